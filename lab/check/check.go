@@ -1,0 +1,154 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/etcdrill/etcdrill/lab/workload"
+)
+
+var (
+	// ErrViolation says that a promise was broken.
+	ErrViolation = errors.New("violation")
+	// ErrUnknown says that a checker could not decide. It has not passed.
+	ErrUnknown = errors.New("undecided")
+)
+
+// A Checker judges one promise. Check gives nil, or an error that wraps
+// ErrViolation or ErrUnknown.
+type Checker struct {
+	Name  string
+	Check func(ctx context.Context, e Evidence) error
+}
+
+// All are the checkers of this package.
+func All() []Checker {
+	return []Checker{NoAckedWriteLost(), Linearizable(), HashesAgree(), MembershipAgrees()}
+}
+
+// A Verdict is how a check ended.
+type Verdict string
+
+// The verdicts of a check that was made.
+const (
+	Pass      Verdict = "pass"
+	Violation Verdict = "violation"
+	Undecided Verdict = "unknown"
+)
+
+// A Finding is the verdict of one checker, Err its reason, nil with a pass.
+type Finding struct {
+	Checker string
+	Verdict Verdict
+	Err     error
+}
+
+// Judge makes the checks in turn. An error that wraps neither sentinel, and a
+// ctx that has ended, count as undecided.
+func Judge(ctx context.Context, e Evidence, checkers ...Checker) []Finding {
+	var findings []Finding
+	for _, c := range checkers {
+		err := ctx.Err()
+		if err == nil {
+			err = c.Check(ctx, e)
+		}
+		f := Finding{c.Name, Undecided, err}
+		switch {
+		case err == nil:
+			f.Verdict = Pass
+		case errors.Is(err, ErrViolation):
+			f.Verdict = Violation
+		}
+		findings = append(findings, f)
+	}
+	return findings
+}
+
+// Evidence is what checkers judge.
+type Evidence struct {
+	// History is what the load's clients saw. It is kept apart from the rest.
+	History *workload.History `json:"-"`
+	// Views are what the members say, each dialled on its own after the run.
+	Views []View `json:"views"`
+	// Intended are the peer URLs that the members should have. Empty means
+	// that nobody said.
+	Intended []string `json:"intended,omitempty"`
+}
+
+// A View is what one member says.
+type View struct {
+	Endpoint string `json:"endpoint"`
+	// Err says what the member did not answer; empty when all is here.
+	Err string `json:"error,omitempty"`
+
+	MemberID  uint64 `json:"member_id"`
+	ClusterID uint64 `json:"cluster_id"`
+	Version   string `json:"version"`
+	Leader    uint64 `json:"leader"`
+	RaftTerm  uint64 `json:"raft_term"`
+	// IsLearner is the member's own word, not its member list's.
+	IsLearner bool     `json:"is_learner,omitempty"`
+	Members   []Member `json:"members"`
+
+	// Final are the keys below the history's prefix, read linearizably at
+	// Revision.
+	Final    map[string]Value `json:"final"`
+	Revision int64            `json:"revision"`
+
+	// Hash covers the key space at HashRevision, a compacted one, since
+	// CompactRevision; hashes since different revisions say nothing about each
+	// other. HashRevision 0 means that no hash was asked for.
+	Hash            uint32 `json:"hash,omitempty"`
+	HashRevision    int64  `json:"hash_revision,omitempty"`
+	CompactRevision int64  `json:"compact_revision,omitempty"`
+	HashErr         string `json:"hash_error,omitempty"` // why there is no hash
+}
+
+// A Member is an entry of a member list.
+type Member struct {
+	ID         uint64   `json:"id"`
+	Name       string   `json:"name"` // empty until the member has started
+	PeerURLs   []string `json:"peer_urls"`
+	ClientURLs []string `json:"client_urls"`
+	IsLearner  bool     `json:"is_learner,omitempty"`
+}
+
+func (m Member) String() string {
+	name := m.Name
+	if name == "" {
+		name = "(unstarted)"
+	}
+	role := "voter"
+	if m.IsLearner {
+		role = "learner"
+	}
+	return fmt.Sprintf("%x %s %s %v", m.ID, name, role, m.PeerURLs)
+}
+
+// A Value is what a key holds.
+type Value struct {
+	Value       string `json:"value"`
+	ModRevision int64  `json:"mod_revision"`
+}
+
+// answered gives ErrUnknown unless there are views and all are whole.
+func (e Evidence) answered() error {
+	if len(e.Views) == 0 {
+		return fmt.Errorf("%w: no member was asked", ErrUnknown)
+	}
+	for _, v := range e.Views {
+		if v.Err != "" {
+			return fmt.Errorf("%w: member at %s: %s", ErrUnknown, v.Endpoint, v.Err)
+		}
+	}
+	return nil
+}
+
+func violation(format string, a ...any) error {
+	return fmt.Errorf("%w: %w", ErrViolation, fmt.Errorf(format, a...))
+}
+
+func undecided(format string, a ...any) error {
+	return fmt.Errorf("%w: %w", ErrUnknown, fmt.Errorf(format, a...))
+}

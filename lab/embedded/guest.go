@@ -1,0 +1,37 @@
+package embedded
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/etcdrill/etcdrill/lab/embedded/machine"
+)
+
+// memberUnit is the unit whose main process is the member.
+const memberUnit = "etcd.service"
+
+// settle gives a host its files and services.
+func (s *supervisor) settle(n *node) error {
+	i := s.nodeIndex(n)
+	if !s.charter.Nodes[i].Guest {
+		return nil
+	}
+	m, err := machine.New(machine.Config{
+		Name:       n.name,
+		Root:       filepath.Join(s.dir, hostsName, n.name),
+		Executable: self,
+		Versions:   s.charter.Versions,
+		Version:    s.charter.Version,
+		Mounts:     s.charter.Mounts,
+		Spawn:      func(cmd *exec.Cmd) error { return s.spawn(n, cmd) },
+		Dial:       func(ctx context.Context, address string) error { return n.dial(ctx, address) },
+	})
+	if err != nil {
+		return err
+	}
+	n.guest = m
+	return nil
+}
+
+func (s *supervisor) nodeIndex(n *node) int { return n.port - firstPort }

@@ -1,0 +1,307 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Spec says what load to put on a cluster. Zero fields take the default
+// that their comment names.
+type Spec struct {
+	Clients       int           // 8
+	Timeout       time.Duration // of each request, 250 ms
+	Seed          int64
+	Prefix        string  // of every key, with a slash at its end
+	KeysPerClient int     // 8
+	Reads         float64 // share of linearizable gets, 0.1; none when negative
+	// StartWithin is how long the clients may take to their first
+	// acknowledged writes, 10 s.
+	StartWithin time.Duration
+	// Endpoints gives the client URLs to use now. It is asked whenever a
+	// client connects anew, by one goroutine at a time.
+	Endpoints func() []string
+	Dial      Dial
+	// Clock is the clock of the record; time.Now when nil.
+	Clock func() time.Time
+}
+
+// withDefaults gives the spec to go by, or what is wrong with it.
+func (s Spec) withDefaults() (Spec, error) {
+	if s.Clients == 0 {
+		s.Clients = 8
+	}
+	if s.Timeout == 0 {
+		s.Timeout = 250 * time.Millisecond
+	}
+	if s.KeysPerClient == 0 {
+		s.KeysPerClient = 8
+	}
+	if s.Reads == 0 {
+		s.Reads = 0.1
+	}
+	if s.StartWithin == 0 {
+		s.StartWithin = 10 * time.Second
+	}
+	if s.Clock == nil {
+		s.Clock = time.Now
+	}
+	switch {
+	case s.Clients < 0 || s.Timeout < 0 || s.KeysPerClient < 0 || s.StartWithin < 0:
+		return s, errors.New("negative clients, keys or durations")
+	case s.Reads >= 1:
+		return s, fmt.Errorf("a share of reads of %g leaves no writes", s.Reads)
+	case len(s.Prefix) < 2 || !strings.HasSuffix(s.Prefix, "/"):
+		return s, fmt.Errorf("prefix %q does not end in a slash", s.Prefix)
+	case s.Dial == nil:
+		return s, errors.New("no way to dial")
+	case s.Endpoints == nil:
+		return s, errors.New("no endpoints")
+	}
+	return s, nil
+}
+
+// A Load is a load under way.
+type Load struct {
+	spec  Spec
+	log   *Log
+	base  time.Time
+	acked atomic.Int64
+
+	mu      sync.Mutex
+	chosen  []string // by UseEndpoints; nil leaves it to spec.Endpoints
+	last    []string // the last list that spec.Endpoints gave, never empty
+	changes int      // how often UseEndpoints was called
+
+	stopping chan struct{} // closed: finish the call under way, then end
+	stopOnce sync.Once
+	running  sync.WaitGroup // the clients
+	flushed  chan struct{}  // closed when the flusher has ended
+	unflush  chan struct{}  // closed to end it
+	history  *History
+	err      error
+}
+
+// Start puts a load on a cluster and returns once every client has had one
+// acknowledged write. Where that takes longer than StartWithin, or ctx ends,
+// it stops the load and says which client has had none, and why. A nil log
+// keeps the history in memory only. The log is the load's from here on.
+//
+// The load runs until Stop, or until ctx ends, which breaks off the calls
+// under way; Stop must be called in either case.
+func Start(ctx context.Context, spec Spec, log *Log) (*Load, error) {
+	if log == nil {
+		log = NewLog()
+	}
+	spec, err := spec.withDefaults()
+	if err != nil {
+		_, closing := log.close(false)
+		return nil, errors.Join(fmt.Errorf("start load: %w", err), closing)
+	}
+	l := &Load{
+		spec:     spec,
+		log:      log,
+		base:     spec.Clock(),
+		stopping: make(chan struct{}),
+		flushed:  make(chan struct{}),
+		unflush:  make(chan struct{}),
+	}
+	if len(l.list()) == 0 {
+		_, closing := log.close(false)
+		return nil, errors.Join(errors.New("start load: no endpoints"), closing)
+	}
+	starting, cancel := context.WithTimeout(ctx, spec.StartWithin)
+	defer cancel()
+	h, err := l.survey(starting)
+	if err != nil {
+		_, closing := log.close(false)
+		return nil, errors.Join(fmt.Errorf("start load: %w", err), closing)
+	}
+	log.header(h)
+	go func() {
+		defer close(l.flushed)
+		log.flushUntil(l.unflush)
+	}()
+
+	clients := make([]*client, spec.Clients)
+	for i := range clients {
+		clients[i] = newClient(l, i)
+		l.running.Go(func() { clients[i].run(ctx) })
+	}
+	for _, c := range clients {
+		select {
+		case <-c.started:
+		case <-starting.Done():
+			_, closing := l.Stop()
+			return nil, errors.Join(fmt.Errorf("start load: %w", notStarted(clients)), closing)
+		}
+	}
+	return l, nil
+}
+
+// notStarted wants the clients to have ended.
+func notStarted(clients []*client) error {
+	var missing []error
+	for _, c := range clients {
+		select {
+		case <-c.started:
+			continue
+		default:
+		}
+		err := c.lastErr
+		if err == nil {
+			err = errors.New("its first call was still under way")
+		}
+		missing = append(missing, fmt.Errorf("client %d has had no acknowledged write at %s: %w", c.id, c.endpoint, err))
+	}
+	if missing == nil { // the last one came just now
+		return context.DeadlineExceeded
+	}
+	return errors.Join(missing...)
+}
+
+// survey asks, before the first write, where the cluster's history stands
+// and which etcd it runs.
+func (l *Load) survey(ctx context.Context) (Header, error) {
+	h := Header{
+		Schema:  Schema,
+		Base:    l.base,
+		Seed:    l.spec.Seed,
+		Clients: l.spec.Clients,
+		Prefix:  l.spec.Prefix,
+		Etcd:    map[string]string{},
+	}
+	var last error
+	for h.StartRevision == 0 {
+		for _, endpoint := range l.list() {
+			version, revision, err := l.ask(ctx, endpoint)
+			if version != "" {
+				h.Etcd[endpoint] = version
+			}
+			if err != nil {
+				if last == nil || ctx.Err() == nil { // the time that ran out is no reason
+					last = fmt.Errorf("%s: %w", endpoint, err)
+				}
+				continue
+			}
+			h.StartRevision = max(h.StartRevision, revision)
+		}
+		if h.StartRevision > 0 {
+			break
+		}
+		if !l.pause(ctx, connectBackoffMax) {
+			return h, fmt.Errorf("no endpoint answers a linearizable get: %w", last)
+		}
+	}
+	return h, nil
+}
+
+func (l *Load) ask(ctx context.Context, endpoint string) (version string, revision int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.spec.Timeout)
+	defer cancel()
+	etcd, err := l.spec.Dial(ctx, endpoint)
+	if err != nil {
+		return "", 0, err
+	}
+	defer etcd.Close()
+	if s, err := etcd.Status(ctx, endpoint); err == nil {
+		version = s.Version
+	}
+	r, err := etcd.Get(ctx, l.spec.Prefix)
+	if err != nil {
+		return version, 0, err
+	}
+	return version, r.Header.Revision, nil
+}
+
+// Now is the present moment as an offset into the history.
+func (l *Load) Now() time.Duration { return l.spec.Clock().Sub(l.base) }
+
+// Acked is the number of acknowledged writes so far.
+func (l *Load) Acked() int { return int(l.acked.Load()) }
+
+// Mark names the present moment in the history.
+func (l *Load) Mark(name string) { l.log.mark(Mark{l.Now(), name}) }
+
+// UseEndpoints moves the clients over to these endpoints, evenly, each after
+// the call it has under way. Spec.Endpoints is asked no more. An empty list
+// is ignored.
+func (l *Load) UseEndpoints(list []string) {
+	if len(list) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.chosen = append([]string(nil), list...)
+	l.changes++
+}
+
+// list is what to connect to now. It is never empty: while a file of
+// endpoints is being rewritten, the list it gave before holds.
+func (l *Load) list() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.chosen != nil {
+		return l.chosen
+	}
+	if now := l.spec.Endpoints(); len(now) > 0 {
+		l.last = now
+	}
+	return l.last
+}
+
+func (l *Load) generation() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changes
+}
+
+// Stop ends the load: the clients finish the calls they have under way, the
+// file is synced, nothing is left running. The history is whole even where
+// the error says that the file is not. Stop may be called again.
+func (l *Load) Stop() (*History, error) {
+	l.stopOnce.Do(func() {
+		close(l.stopping)
+		l.running.Wait()
+		close(l.unflush)
+		<-l.flushed
+		l.history, l.err = l.log.close(true)
+	})
+	return l.history, l.err
+}
+
+// pause waits; false when there is nothing more to wait for.
+func (l *Load) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-l.stopping:
+		return false
+	}
+}
+
+func (l *Load) over(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return true
+	case <-l.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// random is the client's own source: its choices do not depend on how the
+// clients happen to be scheduled.
+func (l *Load) random(client int) *rand.Rand {
+	return rand.New(rand.NewPCG(uint64(l.spec.Seed), uint64(client)))
+}

@@ -1,0 +1,304 @@
+package sop
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/host"
+)
+
+// An Act is one change, as a value: what is changed and where, in terms of
+// hosts and files, never of IDs that are not known yet. The executor resolves
+// it against a fresh View just before it is made.
+type Act interface {
+	// String says what it does, imperative and in lower case.
+	String() string
+	// ByHand is what an administrator would type, on the admin host unless a
+	// line says otherwise.
+	ByHand(v View) []string
+}
+
+// AddLearner announces a host to the cluster as a learner.
+type AddLearner struct{ Host string }
+
+// Promote gives the learner on a host its vote.
+type Promote struct{ Host string }
+
+// Expel takes a member off the list: etcd's MemberRemove.
+type Expel struct {
+	ID   uint64
+	Host string // where it lives, for the reader
+}
+
+// MoveLeader hands leadership to the voter on a host.
+type MoveLeader struct{ To string }
+
+// SaveSnapshot saves the key space of a follower and verifies the file.
+type SaveSnapshot struct {
+	To   string // file; empty for the admin host's own collection
+	From string // host, as planned; another follower serves as well
+}
+
+// EditInventory adds a host to the inventory's group, or removes it.
+type EditInventory struct {
+	Host   string
+	Remove bool
+}
+
+// MakeCA makes the CA of a new cluster.
+type MakeCA struct{}
+
+// IssueCert issues the certificate of the member on a host.
+type IssueCert struct{ Host string }
+
+// ForgetCert removes what the admin host keeps of a member's key.
+type ForgetCert struct{ Host string }
+
+// Remember keeps the cluster's ID beside the inventory, or forgets it.
+type Remember struct{ Forget bool }
+
+// Install writes one of etcd's files on a host.
+type Install struct {
+	Host  string
+	File  File
+	State string // of File Conf: new or existing
+	Token string // of File Conf, when the cluster is new
+}
+
+// A File is one of those that a procedure puts on a host.
+type File string
+
+// The files of a member.
+const (
+	Conf       File = "etcd.conf"
+	CACert     File = "ca.crt"
+	ServerCert File = "server.crt"
+	ServerKey  File = "server.key"
+	UnitFile   File = "etcd.service"
+	JoinDropIn File = "join drop-in"
+	EnvFile    File = "etcdctl.sh"
+)
+
+// Path is where a file stands on a host.
+func (f File) Path() string { return f.owned().Path }
+
+// owned gives the file's place, owner and mode.
+func (f File) owned() config.OwnedFile {
+	switch f {
+	case Conf:
+		return config.ConfFile()
+	case CACert:
+		return config.CAFile()
+	case ServerCert:
+		return config.ServerCertFile()
+	case ServerKey:
+		return config.ServerKeyFile()
+	case UnitFile:
+		return config.UnitFile()
+	case JoinDropIn:
+		return config.JoinDropInFile()
+	case EnvFile:
+		return config.EnvFile()
+	}
+	return config.OwnedFile{}
+}
+
+// Refresh edits the endpoints in a file that is on a host already; every other
+// byte of it stays.
+type Refresh struct {
+	Host    string
+	File    File
+	Without []string // hosts whose members are left out
+}
+
+// On makes a change that needs nothing but the host.
+type On struct {
+	Host string
+	Act  host.Act
+}
+
+func (a AddLearner) String() string { return "add " + a.Host + " as learner" }
+
+// ByHand implements Act.
+func (a AddLearner) ByHand(v View) []string {
+	return []string{fmt.Sprintf("etcdctl member add %s --learner --peer-urls=%s", v.MemberName(a.Host), v.PeerURL(a.Host))}
+}
+
+func (a Promote) String() string { return "promote the learner on " + a.Host }
+
+// ByHand implements Act.
+func (a Promote) ByHand(v View) []string {
+	id := "ID   # of " + v.PeerURL(a.Host) + " in: etcdctl member list"
+	if m, ok := v.At(a.Host); ok {
+		id = ID(m.ID)
+	}
+	return []string{"etcdctl member promote " + id}
+}
+
+func (a Expel) String() string { return "remove member " + ID(a.ID) + " on " + a.Host }
+
+// ByHand implements Act.
+func (a Expel) ByHand(View) []string { return []string{"etcdctl member remove " + ID(a.ID)} }
+
+func (a MoveLeader) String() string { return "move the leadership to " + a.To }
+
+// ByHand implements Act.
+func (a MoveLeader) ByHand(v View) []string {
+	to := "ID   # of " + a.To
+	if m, ok := v.At(a.To); ok {
+		to = ID(m.ID)
+	}
+	line := "etcdctl move-leader " + to
+	if l, ok := v.Leader(); ok && len(l.ClientURLs) > 0 {
+		line += " --endpoints=" + l.ClientURLs[0]
+	}
+	return []string{line}
+}
+
+func (a SaveSnapshot) String() string {
+	if a.To != "" {
+		return "save a snapshot to " + a.To
+	}
+	return "save and verify a snapshot"
+}
+
+// ByHand implements Act.
+func (a SaveSnapshot) ByHand(v View) []string {
+	to := a.To
+	if to == "" {
+		to = "FILE"
+	}
+	from := "ENDPOINT"
+	if a.From != "" {
+		from = v.ClientURL(a.From)
+	}
+	return []string{
+		fmt.Sprintf("etcdctl snapshot save %s --endpoints=%s", to, from),
+		"etcdutl snapshot status " + to,
+	}
+}
+
+func (a EditInventory) String() string {
+	if a.Remove {
+		return "remove " + a.Host + " from the inventory"
+	}
+	return "add " + a.Host + " to the inventory"
+}
+
+// ByHand implements Act.
+func (a EditInventory) ByHand(v View) []string {
+	if a.Remove {
+		return []string{fmt.Sprintf("vi %s   # group %s: remove %s", v.Inventory.Path, v.Wanted.Name, a.Host)}
+	}
+	return []string{fmt.Sprintf("vi %s   # group %s: %s: { etcd_seq: %d }", v.Inventory.Path, v.Wanted.Name, a.Host, v.Spec(a.Host).Seq)}
+}
+
+func (a MakeCA) String() string { return "make the CA" }
+
+// ByHand implements Act.
+func (a MakeCA) ByHand(View) []string {
+	return []string{"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj /CN=pigsty-ca -keyout files/pki/ca/ca.key -out files/pki/ca/ca.crt"}
+}
+
+func (a IssueCert) String() string { return "issue the certificate of " + a.Host }
+
+// ByHand implements Act.
+func (a IssueCert) ByHand(v View) []string {
+	n := v.MemberName(a.Host)
+	return []string{
+		fmt.Sprintf("openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /O=pigsty/OU=etcd/CN=%s -addext subjectAltName=IP:127.0.0.1,DNS:localhost,IP:%s,DNS:%s -keyout files/pki/etcd/%s.key -out files/pki/csr/%s.csr", n, a.Host, n, n, n),
+		fmt.Sprintf("openssl x509 -req -copy_extensions copy -CA files/pki/ca/ca.crt -CAkey files/pki/ca/ca.key -in files/pki/csr/%s.csr -out files/pki/etcd/%s.crt", n, n),
+	}
+}
+
+func (a ForgetCert) String() string { return "remove the key of " + a.Host + " from the admin host" }
+
+// ByHand implements Act.
+func (a ForgetCert) ByHand(v View) []string {
+	n := v.MemberName(a.Host)
+	return []string{fmt.Sprintf("rm -f files/pki/etcd/%s.key files/pki/etcd/%s.crt files/pki/csr/%s.csr", n, n, n)}
+}
+
+func (a Remember) String() string {
+	if a.Forget {
+		return "forget the cluster's ID"
+	}
+	return "remember the cluster's ID"
+}
+
+// ByHand implements Act.
+func (a Remember) ByHand(View) []string { return nil }
+
+func (a Install) String() string { return fmt.Sprintf("write %s on %s", a.File.Path(), a.Host) }
+
+// ByHand implements Act.
+func (a Install) ByHand(View) []string {
+	o := a.File.owned()
+	line := fmt.Sprintf("install -o %s -g %s -m %04o NEW %s", o.Owner, o.Group, o.Mode, o.Path)
+	if a.File == Conf {
+		line += "   # initial-cluster-state: " + a.State
+	}
+	return []string{onHost(a.Host, line)}
+}
+
+func (a Refresh) String() string {
+	return fmt.Sprintf("refresh the endpoints in %s on %s", a.File.Path(), a.Host)
+}
+
+// ByHand implements Act.
+func (a Refresh) ByHand(v View) []string {
+	line := "vi " + a.File.Path()
+	if a.File == EnvFile {
+		line += "   # ETCDCTL_ENDPOINTS=" + strings.Join(v.VoterURLs(a.Without...), ",")
+	} else {
+		line += "   # initial-cluster, initial-cluster-state: existing"
+	}
+	return []string{onHost(a.Host, line)}
+}
+
+func (a On) String() string { return a.Act.String() + " on " + a.Host }
+
+// ByHand implements Act.
+func (a On) ByHand(View) []string {
+	var lines []string
+	for _, c := range a.Act.Commands() {
+		lines = append(lines, onHost(a.Host, c))
+	}
+	return lines
+}
+
+func onHost(name, line string) string { return fmt.Sprintf("ssh %s  %s", name, line) }
+
+// changesMembership reports whether an act touches the member list or its
+// leader.
+func changesMembership(a Act) bool {
+	switch a.(type) {
+	case AddLearner, Promote, Expel, MoveLeader:
+		return true
+	}
+	return false
+}
+
+// peers gives the initial-cluster of a View: every member, the one on the
+// joining host under the name that it will have. Hosts in without are left
+// out, as are members that have not published a name yet.
+func (v View) peers(joining string, without ...string) []config.Peer {
+	var all []config.Peer
+	for _, m := range v.Members {
+		h := v.HostOf(m)
+		if slices.Contains(without, h) {
+			continue
+		}
+		name := m.Name
+		if name == "" || joining != "" && h == joining {
+			name = v.MemberName(h)
+		}
+		for _, u := range m.PeerURLs {
+			all = append(all, config.Peer{Name: name, URL: u})
+		}
+	}
+	slices.SortFunc(all, func(a, b config.Peer) int { return strings.Compare(a.Name+a.URL, b.Name+b.URL) })
+	return all
+}

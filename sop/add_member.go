@@ -1,0 +1,102 @@
+package sop
+
+import (
+	"slices"
+
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/host"
+)
+
+// AddMember brings one host into the cluster as a voter.
+//
+// The newcomer joins as a learner, which has no vote and so cannot cost the
+// cluster its quorum, and is promoted once it answers and has caught up with
+// the leader. Run again after an interruption, it goes on from wherever the
+// cluster is.
+type AddMember struct {
+	Host string // inventory name of the host to bring in
+}
+
+// String implements Procedure.
+func (p AddMember) String() string { return "addMember " + p.Host }
+
+// Subject is the host that may be in neither inventory nor member list.
+func (p AddMember) Subject() string { return p.Host }
+
+// Refuses a host that is a voter already, unless it was added from here: then
+// this is a rerun, and there may be references left to refresh.
+func (p AddMember) Refuses(v View) error {
+	m, ok := v.At(p.Host)
+	if _, ours := v.Admin.Added[p.Host]; !ok || m.Learner || ours {
+		return nil
+	}
+	return refuse("no-member-yet", p.Host, "to replace it: removeMember first; to refresh the endpoints: reloadConfig",
+		"it is a voter already, member %s", ID(m.ID))
+}
+
+// Plan implements Procedure.
+func (p AddMember) Plan(v View) (Plan, error) {
+	if err := validHost(p.Host); err != nil {
+		return Plan{}, refuse("valid-host", p.Host, "name the host as in the inventory, by its IP address", "%v", err)
+	}
+	if !v.Exists() {
+		return Plan{}, refuse("quorum", "", "look at it with: status; a cluster that is not there is made by createCluster", "no member of a cluster answers")
+	}
+	h := p.Host
+	plan := Plan{
+		Needs: slices.Concat(clusterNeeds(h), []Safeguard{
+			inventoryWritable(), reachable(h), etcdUser(h), sameVersion(h), blankHost(h), quotaFits(h),
+			roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h), membersReachable(h),
+		}),
+		Subject: h,
+		GiveUp:  "removeMember " + h,
+		Stages: []Stage{
+			{"announce as learner", []Step{
+				snapshotBefore(isListed(h), v),
+				{Title: "add as learner", Act: AddLearner{h}, Until: isListed(h),
+					Needs: changeNeeds(h, everyVoterAnswers(), blankHost(h), canPromote(h), settled())},
+			}},
+			{"write it into the inventory", []Step{
+				{Title: "add to the inventory", Act: EditInventory{Host: h}, Until: wanted(h)},
+			}},
+			{"start as existing", p.start(v)},
+			{"promote to voter", []Step{
+				{Title: "wait until caught up", Host: h, Until: caughtUp(h), Patience: CatchUp, Etcd: true},
+				{Title: "promote to voter", Act: Promote{h}, Until: votes(h), Etcd: true,
+					Needs: changeNeeds(h, everyVoterAnswers(), canPromote(h), aliveNow(h), reachesBack(h))},
+				removeFile(h, config.JoinDropInPath, "remove the join drop-in"),
+				daemonReload(h),
+			}},
+			{"reload references", references(v, nil, h)},
+		},
+	}
+	if _, in := v.At(h); in && len(v.Learners()) == 0 {
+		return plan.ifOpen(v), nil
+	}
+	if n := len(v.Voters()); n == 1 {
+		plan.Warnings = append(plan.Warnings, "from one voter to two nothing may fail: add the third right away")
+	} else if n%2 == 1 {
+		plan.Warnings = append(plan.Warnings, "an even number of voters bears no more failures than one less: add another")
+	}
+	return plan.ifOpen(v), nil
+}
+
+// start prepares the host and starts the learner. The drop-in lifts systemd's
+// start timeout, which would kill a learner that fetches a large database.
+func (p AddMember) start(v View) []Step {
+	h := p.Host
+	steps := prepare(v, h)
+	conf := Install{Host: h, File: Conf, State: "existing"}
+	// Once it votes its etcd.conf is one of the references.
+	voter := func(v View) error { return votes(h)(v) }
+	return append(steps,
+		Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(voter, inPlace(conf))},
+		Step{Title: "lift the start timeout while it joins", Host: h, Act: On{h, host.MakeDir{Path: config.JoinDropInDir, Owner: "root", Group: "root", Mode: 0o755}},
+			Until: either(voter, hasDir(h, config.OwnedFile{Path: config.JoinDropInDir, Owner: "root", Group: "root", Mode: 0o755}))},
+		Step{Title: "write the join drop-in", Host: h, Act: Install{Host: h, File: JoinDropIn}, Until: either(voter, inPlace(Install{Host: h, File: JoinDropIn}))},
+		daemonReload(h),
+		enable(h),
+		startUnit(h, blankHost(h), peersReach(h)),
+		Step{Title: "wait until it answers", Host: h, Until: All(answers(h), hasStarted(h)), Patience: Starting, Etcd: true},
+	)
+}

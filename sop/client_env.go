@@ -1,0 +1,138 @@
+package sop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/etcdrill/etcdrill/sop/config"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// ClientFiles are the certificate files that a client has.
+type ClientFiles struct{ CA, Cert, Key string }
+
+// ClientFilesOn lists where a client's files may be, best first: an infra
+// host's own, a member's, and those of the admin host that issued them.
+func (s *Site) ClientFilesOn(v View) []ClientFiles {
+	all := []ClientFiles{
+		{config.InfraCAPath, config.InfraCertPath, config.InfraKeyPath},
+		{config.CAPath, config.ServerCertPath, config.ServerKeyPath},
+	}
+	for _, m := range v.LivingVoters() {
+		all = append(all, ClientFiles{s.PKI.CACertPath(), s.PKI.CertPath(m.Name), s.PKI.KeyPath(m.Name)})
+	}
+	for _, h := range v.Wanted.Hosts {
+		n := v.Wanted.MemberName(h)
+		all = append(all, ClientFiles{s.PKI.CACertPath(), s.PKI.CertPath(n), s.PKI.KeyPath(n)})
+	}
+	return all
+}
+
+// ClientEnv gives the environment of etcdctl: the endpoints of the living
+// voters, never a learner. When nothing answers they are the inventory's, and
+// the warning says so.
+func ClientEnv(v View, f ClientFiles) (env config.ClientEnv, warning string) {
+	env = config.ClientEnv{Endpoints: v.Endpoints(), CAFile: f.CA, CertFile: f.Cert, KeyFile: f.Key}
+	if len(env.Endpoints) > 0 {
+		return env, ""
+	}
+	for _, h := range v.Wanted.Hosts {
+		env.Endpoints = append(env.Endpoints, v.Wanted.ClientURL(h))
+	}
+	slices.Sort(env.Endpoints)
+	return env, "no voter answers: these are the inventory's endpoints, and nobody has confirmed them"
+}
+
+// CheckClient tries what a client does: it puts, gets and deletes a key of its
+// own through each living voter, and tells what it did.
+func (s *Site) CheckClient(ctx context.Context, v View) ([]string, error) {
+	voters := v.LivingVoters()
+	if len(voters) == 0 {
+		return nil, errors.New("no voter answers")
+	}
+	key := LockKey + ".check." + s.Self.Run
+	var told []string
+	for _, m := range voters {
+		endpoint := v.LookOf(m.ID).Endpoint
+		c, err := s.conn(ctx, endpoint)
+		if err != nil {
+			return told, err
+		}
+		ctx, stop := context.WithTimeout(ctx, s.Deadlines[Calling])
+		_, err = c.KV().Put(ctx, key, "check")
+		if err == nil {
+			var r *clientv3.GetResponse
+			if r, err = c.KV().Get(ctx, key); err == nil && (len(r.Kvs) != 1 || string(r.Kvs[0].Value) != "check") {
+				err = errors.New("the key that was put did not come back")
+			}
+		}
+		if err == nil {
+			_, err = c.KV().Delete(ctx, key)
+		}
+		stop()
+		if err != nil {
+			return told, fmt.Errorf("%s: %s", endpoint, Explain(err))
+		}
+		told = append(told, endpoint+": put, get and delete of "+key)
+	}
+	return told, nil
+}
+
+// InstallClientEnv writes etcdctl's environment on every host that is to have
+// it: members and infra hosts. A file that names this cluster already is
+// edited, any other is written anew.
+type InstallClientEnv struct{}
+
+// String implements Procedure.
+func (p InstallClientEnv) String() string { return "clientEnv -install" }
+
+// Plan implements Procedure.
+func (p InstallClientEnv) Plan(v View) (Plan, error) {
+	if len(v.LivingVoters()) == 0 {
+		return Plan{}, refuse("voters-answer", "", "look at it with: status", "no voter answers, so there are no endpoints to install")
+	}
+	var steps []Step
+	for _, name := range v.referenceHosts() {
+		write, edit := Install{Host: name, File: EnvFile}, Refresh{Host: name, File: EnvFile}
+		h, _ := v.Host(name)
+		f := h.Facts.Files[config.EnvPath]
+		if f.Exists && v.meets(EnvFile, f.Content) {
+			steps = append(steps, Step{Title: "refresh etcdctl.sh", Host: name, Act: edit, Until: isFresh(edit)})
+			continue
+		}
+		steps = append(steps, Step{Title: "write etcdctl.sh", Host: name, Act: write, Until: inPlace(write)})
+	}
+	return Plan{
+		Needs:  []Safeguard{inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), inventoryAgrees(), membersReachable()},
+		Stages: []Stage{{"install etcdctl's environment", steps}},
+	}.ifOpen(v), nil
+}
+
+// Dependents asks a voter who would miss the cluster. It reads, without quorum.
+func (s *Site) Dependents(ctx context.Context, c Etcd) *Dependents {
+	const most = 8
+	d := &Dependents{Watchers: -1}
+	all, err := c.KV().Get(ctx, "", clientv3.WithFromKey(), clientv3.WithCountOnly(), clientv3.WithSerializable())
+	if err != nil {
+		if is(err, rpctypes.ErrUserEmpty, rpctypes.ErrPermissionDenied) {
+			return nil
+		}
+		return d
+	}
+	d.Keys = all.Count
+	page, err := c.KV().Get(ctx, "", clientv3.WithFromKey(), clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithLimit(10_000))
+	if err == nil {
+		for _, kv := range page.Kvs {
+			if kv.Lease != 0 && string(kv.Key) != LockKey && len(d.Leased) < most {
+				d.Leased = append(d.Leased, string(kv.Key))
+			}
+		}
+	}
+	if n, err := c.Watchers(ctx); err == nil {
+		d.Watchers = n
+	}
+	return d
+}

@@ -1,0 +1,64 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+)
+
+// PatroniEndpoints gives the endpoints in a Patroni file, etcd3.hosts, as
+// host:port. A file without the key gives ErrNoEndpoints: it uses another way
+// to find etcd, or another store.
+func PatroniEndpoints(content []byte) ([]string, error) {
+	d, err := parseDocument(content)
+	if err != nil {
+		return nil, fmt.Errorf("read Patroni's file: %w", err)
+	}
+	return d.patroniHosts()
+}
+
+func (d *document) patroniHosts() ([]string, error) {
+	hosts, err := d.list("etcd3", "hosts")
+	if err != nil {
+		return nil, fmt.Errorf("read Patroni's file: %w", err)
+	}
+	if len(hosts) > 0 {
+		return withoutScheme(hosts), nil
+	}
+	err = ErrNoEndpoints
+	for _, key := range []string{"host", "url", "srv", "proxy"} {
+		if p, found := d.find("etcd3", key); found {
+			err = fmt.Errorf("line %d: etcd is given by etcd3.%s, not by etcd3.hosts: %w", p.key.Line, key, ErrNoEndpoints)
+		}
+	}
+	if p, found := d.find("etcd"); found && errors.Is(err, ErrNoEndpoints) {
+		if _, both := d.find("etcd3"); !both {
+			err = fmt.Errorf("line %d: the section etcd speaks etcd's old v2 API, which no living etcd has: %w", p.key.Line, ErrNoEndpoints)
+		}
+	}
+	return nil, fmt.Errorf("read Patroni's file: %w", err)
+}
+
+// EditPatroni gives a Patroni file with the hosts in etcd3.hosts replaced by
+// endpoints, which may be client URLs, and every other byte as it was. A file
+// that names the same hosts already is returned as it is.
+func EditPatroni(content []byte, endpoints []string) ([]byte, error) {
+	if err := checkEndpoints(endpoints); err != nil {
+		return nil, fmt.Errorf("edit Patroni's file: %w", err)
+	}
+	d, err := parseDocument(content)
+	if err != nil {
+		return nil, fmt.Errorf("edit Patroni's file: %w", err)
+	}
+	present, err := d.patroniHosts()
+	if err != nil {
+		return nil, err
+	}
+	if SameEndpoints(present, endpoints) {
+		return content, nil
+	}
+	edited, err := setList(content, withoutScheme(endpoints), "etcd3", "hosts")
+	if err != nil {
+		return nil, fmt.Errorf("edit Patroni's file: %w", err)
+	}
+	return edited, nil
+}

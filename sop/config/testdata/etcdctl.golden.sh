@@ -1,0 +1,7 @@
+#!/bin/bash
+alias e="etcdctl"
+alias em="etcdctl member"
+export ETCDCTL_ENDPOINTS="https://10.10.10.10:2379,https://10.10.10.11:2379,https://10.10.10.12:2379"
+export ETCDCTL_CACERT=/etc/etcd/ca.crt
+export ETCDCTL_CERT=/etc/etcd/server.crt
+export ETCDCTL_KEY=/etc/etcd/server.key

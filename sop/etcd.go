@@ -1,0 +1,233 @@
+package sop
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Etcd is one member, dialled on its own: a balanced client hides a dead one.
+// Requests fail fast; the words are upstream's own.
+type Etcd interface {
+	Status(ctx context.Context) (*pb.StatusResponse, error)
+	// Members reads the membership list, with a quorum's word or without.
+	Members(ctx context.Context, linearizable bool) (*pb.MemberListResponse, error)
+	AddLearner(ctx context.Context, peerURL string) (*pb.MemberAddResponse, error)
+	Promote(ctx context.Context, id uint64) error
+	Remove(ctx context.Context, id uint64) error
+	// MoveLeader must be asked of the leader.
+	MoveLeader(ctx context.Context, to uint64) error
+	// HashKV hashes the key space at a revision. Only the last compacted
+	// revision is cached; any other stops writes while it is scanned.
+	HashKV(ctx context.Context, revision int64) (*pb.HashKVResponse, error)
+	// Compacted gives the last compacted revision, zero when there is none.
+	Compacted(ctx context.Context) (int64, error)
+	// Snapshot gives the backend as a stream, with its sha256 as trailer.
+	Snapshot(ctx context.Context) (io.ReadCloser, error)
+	// Watchers is how many watches are open on this member, by its metrics.
+	Watchers(ctx context.Context) (int, error)
+	// KV and Lease serve the lock and the probes.
+	KV() clientv3.KV
+	Lease() clientv3.Lease
+	Close() error
+}
+
+// A Dialer reaches one member.
+type Dialer func(ctx context.Context, endpoint string) (Etcd, error)
+
+// member implements Etcd by upstream's client. Reads of state go through the
+// plain protocol, since clientv3 waits for a dead endpoint to come back.
+type member struct {
+	client   *clientv3.Client
+	endpoint string
+	web      *http.Client
+}
+
+// DialMember dials one member with upstream's client. The configuration gives
+// TLS, user and password; endpoints and logger are set here.
+func DialMember(cfg clientv3.Config, endpoint string) (Etcd, error) {
+	cfg.Endpoints = []string{endpoint}
+	cfg.Logger = zap.NewNop()
+	cfg.MaxCallSendMsgSize = 0
+	cfg.RejectOldCluster = false
+	cfg.BackoffWaitBetween = 20 * time.Millisecond
+	c, err := clientv3.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", endpoint, err)
+	}
+	return &member{client: c, endpoint: endpoint, web: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, DisableKeepAlives: true}}}, nil
+}
+
+func (m *member) conn() grpc.ClientConnInterface { return m.client.ActiveConnection() }
+
+func (m *member) Status(ctx context.Context) (*pb.StatusResponse, error) {
+	r, err := pb.NewMaintenanceClient(m.conn()).Status(ctx, &pb.StatusRequest{})
+	return r, rpctypes.Error(err)
+}
+
+func (m *member) Members(ctx context.Context, linearizable bool) (*pb.MemberListResponse, error) {
+	r, err := pb.NewClusterClient(m.conn()).MemberList(ctx, &pb.MemberListRequest{Linearizable: linearizable})
+	return r, rpctypes.Error(err)
+}
+
+func (m *member) AddLearner(ctx context.Context, peerURL string) (*pb.MemberAddResponse, error) {
+	r, err := pb.NewClusterClient(m.conn()).MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{peerURL}, IsLearner: true})
+	return r, rpctypes.Error(err)
+}
+
+func (m *member) Promote(ctx context.Context, id uint64) error {
+	_, err := pb.NewClusterClient(m.conn()).MemberPromote(ctx, &pb.MemberPromoteRequest{ID: id})
+	return rpctypes.Error(err)
+}
+
+func (m *member) Remove(ctx context.Context, id uint64) error {
+	_, err := pb.NewClusterClient(m.conn()).MemberRemove(ctx, &pb.MemberRemoveRequest{ID: id})
+	return rpctypes.Error(err)
+}
+
+func (m *member) MoveLeader(ctx context.Context, to uint64) error {
+	_, err := pb.NewMaintenanceClient(m.conn()).MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: to})
+	return rpctypes.Error(err)
+}
+
+func (m *member) HashKV(ctx context.Context, revision int64) (*pb.HashKVResponse, error) {
+	r, err := pb.NewMaintenanceClient(m.conn()).HashKV(ctx, &pb.HashKVRequest{Revision: revision})
+	return r, rpctypes.Error(err)
+}
+
+// Compacted asks for a key at revision 1, which a store that was compacted
+// refuses at once; only then a watch from revision 1 is opened, which is
+// answered with the compact revision and scans nothing.
+func (m *member) Compacted(ctx context.Context) (int64, error) {
+	_, err := m.client.Get(ctx, "\x00", clientv3.WithRev(1), clientv3.WithSerializable(), clientv3.WithKeysOnly())
+	switch {
+	case err == nil, errors.Is(err, rpctypes.ErrFutureRev):
+		return 0, nil
+	case !errors.Is(err, rpctypes.ErrCompacted):
+		return 0, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	for r := range m.client.Watch(ctx, "\x00", clientv3.WithRev(1)) {
+		if r.CompactRevision > 0 {
+			return r.CompactRevision, nil
+		}
+		if err := r.Err(); err != nil {
+			return 0, err
+		}
+	}
+	return 0, ctx.Err()
+}
+
+func (m *member) Snapshot(ctx context.Context) (io.ReadCloser, error) { return m.client.Snapshot(ctx) }
+
+func (m *member) Watchers(ctx context.Context) (int, error) {
+	const metric = "etcd_debugging_mvcc_watcher_total "
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.endpoint+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	r, err := m.web.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("read metrics: %w", err)
+	}
+	defer r.Body.Close()
+	lines := bufio.NewScanner(r.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), metric); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			return int(n), err
+		}
+	}
+	return 0, fmt.Errorf("read metrics: no %s", metric)
+}
+
+func (m *member) KV() clientv3.KV       { return m.client }
+func (m *member) Lease() clientv3.Lease { return m.client }
+func (m *member) Close() error          { return m.client.Close() }
+
+// An Outcome is what an answer to a membership call means. A call that was
+// not answered is Unknown: the list says which, never a second call.
+type Outcome int
+
+// The outcomes.
+const (
+	Applied   Outcome = iota // the change is there, or was before
+	Rejected                 // definitely not made, and asking again will not help
+	Postponed                // definitely not made; it may be asked again after HealthInterval and a fresh look
+	Unknown                  // made or not: list the members
+)
+
+// Judge tells what an answer to a membership call means, by the table in
+// etcd's api/v3rpc/rpctypes and what the server does before it proposes.
+func Judge(err error) Outcome {
+	switch {
+	case err == nil:
+		return Applied
+	case is(err, rpctypes.ErrMemberNotFound, rpctypes.ErrPeerURLExist, rpctypes.ErrMemberExist, rpctypes.ErrMemberNotLearner):
+		// Ours or another's: only the list can say whether the goal is reached.
+		return Unknown
+	case is(err, rpctypes.ErrUnhealthy, rpctypes.ErrMemberLearnerNotReady, rpctypes.ErrNotLeader):
+		return Postponed
+	case is(err, rpctypes.ErrMemberNotEnoughStarted, rpctypes.ErrTooManyLearners, rpctypes.ErrMemberBadURLs,
+		rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken,
+		rpctypes.ErrNoSpace, rpctypes.ErrCorrupt, rpctypes.ErrBadLeaderTransferee):
+		return Rejected
+	}
+	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable && strings.Contains(s.Message(), "connection refused") {
+		return Postponed // nothing was sent
+	}
+	return Unknown
+}
+
+func is(err error, targets ...error) bool {
+	for _, t := range targets {
+		if errors.Is(err, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// Explain gives etcd's own words, kept as they are, and what they mean.
+func Explain(err error) string {
+	text := err.Error()
+	for words, meaning := range meanings {
+		if strings.Contains(text, words) {
+			return text + " (" + meaning + ")"
+		}
+	}
+	return text
+}
+
+// meanings explains the texts that people search for at night.
+var meanings = map[string]string{
+	"unhealthy cluster":                       "fewer voters than a quorum of the new size have been connected to each other for 5 s",
+	"too many learner members in cluster":     "another learner is pending; finish or give up that one first",
+	"in sync with leader":                     "the learner has not caught up with the leader yet",
+	"not enough started members":              "a member on the list has never started; start it or remove it first",
+	"member count is unequal":                 "initial-cluster names other members than the cluster has",
+	"cluster ID mismatch":                     "the data or the peers are those of another cluster",
+	"permanently removed":                     "this member was removed; its data cannot be used again",
+	"tocommit(":                               "the member lost log entries that it had acknowledged; remove it and add it with an empty directory",
+	"database space exceeded":                 "the backend has reached its quota; compact, defragment, then disarm the alarm",
+	"request timed out":                       "no quorum answered in time; whether it was done is unknown",
+	"certificate signed by unknown authority": "the other side's certificate is from another CA",
+	"certificate is valid for":                "the certificate does not name this address",
+	"permission denied":                       "the user may not do this",
+	"address already in use":                  "another program listens on this port",
+}

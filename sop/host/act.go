@@ -1,0 +1,246 @@
+package host
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+)
+
+// An Act is one change on one host, as a value. The set is closed: WriteFile,
+// RemoveFile, MakeDir, Systemctl, SetAside, Delete, Claim and Release.
+type Act interface {
+	// String says what the act does, imperative and in lower case.
+	String() string
+	// Commands are what an administrator would type on the host instead.
+	Commands() []string
+	act()
+}
+
+// WriteFile puts a file in place whole: a temporary file beside it, owner,
+// mode, fsync, rename. A symbolic link is followed, and the file at its end
+// replaced. The directory must be there.
+type WriteFile struct {
+	Path    string
+	Content []byte
+	Owner   string
+	Group   string
+	Mode    fs.FileMode
+	Secret  bool // the content is kept out of plans, journals and errors
+}
+
+// RemoveFile removes one file that is not a directory.
+type RemoveFile struct{ Path string }
+
+// MakeDir makes a directory, with its parents, and gives it owner and mode.
+type MakeDir struct {
+	Path  string
+	Owner string
+	Group string
+	Mode  fs.FileMode
+}
+
+// A Verb is what systemctl is asked to do.
+type Verb string
+
+// The verbs that procedures use.
+const (
+	Start        Verb = "start"
+	Stop         Verb = "stop"
+	Restart      Verb = "restart"
+	Enable       Verb = "enable"
+	Disable      Verb = "disable"
+	Mask         Verb = "mask"
+	Unmask       Verb = "unmask"
+	ResetFailed  Verb = "reset-failed"
+	DaemonReload Verb = "daemon-reload" // takes no unit
+)
+
+// Systemctl asks systemd for something. Without NoBlock it returns when
+// systemd has done it: for a unit of Type=notify, when the service is ready.
+type Systemctl struct {
+	Verb    Verb
+	Unit    string
+	NoBlock bool
+}
+
+// SetAside moves the contents of a directory into Path/.removed-Stamp, on the
+// same filesystem, since a data directory may be a mount point. What was set
+// aside before stays where it is. An empty or absent directory is left alone.
+type SetAside struct {
+	Path  string
+	Stamp string // as time.Format("20060102T150405Z") gives it
+}
+
+// Delete removes the contents of a directory for good, what was set aside
+// included; the directory itself stays when it is a mount point. The path
+// must be absolute and at least two levels deep.
+type Delete struct{ Path string }
+
+// Claim takes the lock of a host for a run that has no cluster to keep its
+// lock in. It fails with ErrClaimed, and the holder's words, when another
+// owner holds it; the same owner may claim again. The lock lives in /run and
+// so does not outlive a boot.
+type Claim struct {
+	Owner string // who, where and since when, in one line
+	Token string // says that two claims are by the same run
+	// Supersedes lists tokens of runs that are known to be over.
+	Supersedes []string
+}
+
+// Release gives up a Claim; one that another token holds is left alone.
+type Release struct{ Token string }
+
+func (WriteFile) act()  {}
+func (RemoveFile) act() {}
+func (MakeDir) act()    {}
+func (Systemctl) act()  {}
+func (SetAside) act()   {}
+func (Delete) act()     {}
+func (Claim) act()      {}
+func (Release) act()    {}
+
+func (a WriteFile) String() string  { return "write " + a.Path }
+func (a RemoveFile) String() string { return "remove " + a.Path }
+func (a MakeDir) String() string    { return "make directory " + a.Path }
+func (a SetAside) String() string   { return "set aside " + a.Path }
+func (a Delete) String() string     { return "delete what is in " + a.Path }
+func (a Claim) String() string      { return "take the host's lock" }
+func (a Release) String() string    { return "release the host's lock" }
+func (a Systemctl) String() string {
+	if a.Unit == "" {
+		return "systemctl " + string(a.Verb)
+	}
+	return fmt.Sprintf("systemctl %s %s", a.Verb, a.Unit)
+}
+
+// LockPath is where Claim keeps its lock.
+const LockPath = "/run/etcdrill.lock"
+
+// Commands implements Act.
+func (a WriteFile) Commands() []string {
+	return []string{fmt.Sprintf("install -o %s -g %s -m %04o NEW %s", a.Owner, a.Group, a.Mode.Perm(), a.Path)}
+}
+
+// Commands implements Act.
+func (a RemoveFile) Commands() []string { return []string{"rm -f " + a.Path} }
+
+// Commands implements Act.
+func (a MakeDir) Commands() []string {
+	return []string{fmt.Sprintf("install -d -o %s -g %s -m %04o %s", a.Owner, a.Group, a.Mode.Perm(), a.Path)}
+}
+
+// Commands implements Act.
+func (a Systemctl) Commands() []string {
+	words := []string{"systemctl", string(a.Verb)}
+	if a.NoBlock {
+		words = append(words, "--no-block")
+	}
+	if a.Unit != "" {
+		words = append(words, a.Unit)
+	}
+	return []string{strings.Join(words, " ")}
+}
+
+// Commands implements Act.
+func (a SetAside) Commands() []string {
+	to := AsidePath(a.Path, a.Stamp)
+	return []string{
+		"mkdir -m 0700 " + to,
+		fmt.Sprintf("find %s -mindepth 1 -maxdepth 1 ! -name '%s*' -exec mv -t %s {} +", a.Path, AsidePrefix, to),
+	}
+}
+
+// Commands implements Act.
+func (a Delete) Commands() []string {
+	return []string{fmt.Sprintf("find %s -mindepth 1 -delete", a.Path)}
+}
+
+// Commands implements Act.
+func (a Claim) Commands() []string { return []string{"set -C; echo ... > " + LockPath} }
+
+// Commands implements Act.
+func (a Release) Commands() []string { return []string{"rm -f " + LockPath} }
+
+// AsidePrefix begins the name of whatever was set aside.
+const AsidePrefix = ".removed-"
+
+// AsidePath is where SetAside puts the contents of a directory.
+func AsidePath(dir, stamp string) string { return path.Join(dir, AsidePrefix+stamp) }
+
+// Marshal gives an act as JSON with its kind, for journals and for hosts that
+// are asked through a socket.
+func Marshal(a Act) ([]byte, error) {
+	kind, ok := kindOf(a)
+	if !ok {
+		return nil, fmt.Errorf("act %T is not one of the set", a)
+	}
+	body, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("write act %s: %w", kind, err)
+	}
+	return json.Marshal(envelope{Kind: kind, Act: body})
+}
+
+// Unmarshal reads what Marshal wrote.
+func Unmarshal(data []byte) (Act, error) {
+	var e envelope
+	if err := json.Unmarshal(data, &e); err != nil {
+		return nil, fmt.Errorf("read act: %w", err)
+	}
+	switch e.Kind {
+	case "write-file":
+		return decode[WriteFile](e.Act)
+	case "remove-file":
+		return decode[RemoveFile](e.Act)
+	case "make-dir":
+		return decode[MakeDir](e.Act)
+	case "systemctl":
+		return decode[Systemctl](e.Act)
+	case "set-aside":
+		return decode[SetAside](e.Act)
+	case "delete":
+		return decode[Delete](e.Act)
+	case "claim":
+		return decode[Claim](e.Act)
+	case "release":
+		return decode[Release](e.Act)
+	}
+	return nil, fmt.Errorf("read act: unknown kind %q", e.Kind)
+}
+
+type envelope struct {
+	Kind string          `json:"kind"`
+	Act  json.RawMessage `json:"act"`
+}
+
+func decode[A Act](body []byte) (Act, error) {
+	var a A
+	if err := json.Unmarshal(body, &a); err != nil {
+		return nil, fmt.Errorf("read act %T: %w", a, err)
+	}
+	return a, nil
+}
+
+func kindOf(a Act) (string, bool) {
+	switch a.(type) {
+	case WriteFile:
+		return "write-file", true
+	case RemoveFile:
+		return "remove-file", true
+	case MakeDir:
+		return "make-dir", true
+	case Systemctl:
+		return "systemctl", true
+	case SetAside:
+		return "set-aside", true
+	case Delete:
+		return "delete", true
+	case Claim:
+		return "claim", true
+	case Release:
+		return "release", true
+	}
+	return "", false
+}

@@ -1,0 +1,143 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// A Host is a machine that can run one member.
+type Host interface {
+	// Name is the host's name in the inventory.
+	Name() string
+	// Look answers a question and changes nothing. An unreachable host gives
+	// an error that wraps ErrUnreachable; what could not be found out about a
+	// single file, directory or unit is told in its own facts.
+	Look(ctx context.Context, q Question) (Facts, error)
+	// Do makes one change. A host that could not be reached at all gives
+	// ErrUnreachable: nothing was changed. A connection lost after the change
+	// was sent gives ErrUnknown: look again before deciding anything.
+	Do(ctx context.Context, a Act) error
+}
+
+var (
+	// ErrUnreachable says that a host could not be asked, so that nothing is
+	// known of it and nothing was changed on it.
+	ErrUnreachable = errors.New("host unreachable")
+	// ErrUnknown says that a change was sent and its outcome not heard.
+	ErrUnknown = errors.New("outcome unknown")
+	// ErrClaimed says that another run holds the lock that a Claim asked for.
+	ErrClaimed = errors.New("claimed by another run")
+)
+
+// A Failure is an act that a host refused or could not finish. Output is all
+// that it said, kept whole.
+type Failure struct {
+	Host   string
+	Act    string // what was asked, as Act.String gives it
+	Output string
+	Err    error // nil when Output says it all
+}
+
+// Error gives the act, the host and the last words of the output.
+func (f *Failure) Error() string {
+	msg := f.Output
+	if f.Err != nil {
+		if msg != "" {
+			msg += ": "
+		}
+		msg += f.Err.Error()
+	}
+	return fmt.Sprintf("%s on %s: %s", f.Act, f.Host, msg)
+}
+
+// Unwrap gives the cause.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// A Question is everything that one look is to find out.
+type Question struct {
+	Units []string `json:",omitempty"` // systemd units, with suffix: "etcd.service"
+	Files []string `json:",omitempty"` // files to read whole, absolute paths; for configuration, not for data
+	Sums  []string `json:",omitempty"` // files whose sha256 to tell, for secrets; absolute paths
+	Dirs  []string `json:",omitempty"` // directories to measure, absolute paths
+	Ports []int    `json:",omitempty"` // TCP ports of which to name the listener
+	Users []string `json:",omitempty"` // users of which to say whether they exist
+	Etcd  string   `json:",omitempty"` // path of the etcd binary whose version to ask, usually /usr/bin/etcd
+	Dial  []string `json:",omitempty"` // "address:port" pairs to which to try a TCP connection from there
+}
+
+// Facts are what one look found on a host. Maps are keyed by what was asked.
+type Facts struct {
+	Clock  time.Time // the host's own clock, when it answered
+	BootID string
+	Units  map[string]Unit   `json:",omitempty"`
+	Files  map[string]File   `json:",omitempty"`
+	Sums   map[string]string `json:",omitempty"` // hex; absent when the file is not there, "" when it cannot be read
+	Dirs   map[string]Dir    `json:",omitempty"`
+	Ports  map[int]string    `json:",omitempty"` // command name of the listener; absent when the port is free
+	Users  map[string]bool   `json:",omitempty"`
+	Dials  map[string]string `json:",omitempty"` // "" when it connected, else the error's text
+	Etcd   Binary            `json:",omitzero"`
+}
+
+// A Binary is an installed etcd.
+type Binary struct {
+	Path    string
+	Version string // "3.7.3"; empty when there is none
+	Problem string // why Version is empty although the file is there
+}
+
+// A Unit is a systemd unit as systemctl show gives it.
+type Unit struct {
+	Load    string    // loaded, not-found, masked
+	Active  string    // active, activating, deactivating, inactive, failed
+	Sub     string    // running, start, dead, auto-restart, ...
+	Enabled string    // enabled, disabled, masked, static; empty when there is no unit file
+	PID     int       // main process, 0 when none
+	Since   time.Time // when the present run of the main process began; zero when none
+	Exit    int       // status of the last main process, when it ended
+	Path    string    // unit file
+	Env     []string  // Environment=, as NAME=value
+	Stale   bool      // unit files changed since they were loaded (NeedDaemonReload)
+}
+
+// Runs reports whether the unit has, or is about to have, a process.
+func (u Unit) Runs() bool {
+	return u.Active == "active" || u.Active == "activating" || u.Active == "deactivating" || u.Active == "reloading"
+}
+
+// A File is a file's content and the way it is kept.
+type File struct {
+	Exists  bool
+	Real    string // the path after symbolic links
+	Content []byte
+	Owner   string
+	Group   string
+	Mode    fs.FileMode // permission bits
+	Problem string      // why the content could not be read, though the file exists
+}
+
+// A Dir is a directory and what of etcd is in it.
+type Dir struct {
+	Exists    bool
+	Mount     bool // it is a mount point, so that it cannot be renamed
+	Owner     string
+	Group     string
+	Mode      fs.FileMode
+	Entries   []string // names directly inside, sorted, without what was set aside
+	WAL       bool     // a write-ahead log is in it (member/wal, or *.wal directly)
+	WALHead   []byte   // first 512 bytes of the newest WAL segment: member and cluster ID stand there
+	UsedBytes int64    // of everything inside
+	FreeBytes int64    // free to an ordinary user on this filesystem
+	Aside     []Aside  // what earlier runs set aside in it, oldest first
+	Problem   string   // why it could not be looked into
+}
+
+// An Aside is data that was moved away and kept.
+type Aside struct {
+	Path  string
+	Bytes int64
+	Since time.Time
+}

@@ -1,0 +1,86 @@
+package sop
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Text is the plan as people read it: numbered stages, under each the steps
+// with their safeguards, and what one would type by hand. A step that holds
+// already is marked with an equals sign.
+func (p Plan) Text(v View) string {
+	var b strings.Builder
+	if p.Empty() {
+		return "nothing to do\n"
+	}
+	if names := namesOf(p.Needs); names != "" {
+		b.WriteString(wrapList("   before anything: ", names))
+	}
+	for _, w := range p.Warnings {
+		fmt.Fprintf(&b, "   warning: %s\n", w)
+	}
+	for i, stage := range p.Stages {
+		fmt.Fprintf(&b, "%2d %s\n", i+1, stage.Title)
+		for _, s := range stage.Steps {
+			mark := "-"
+			if s.Until(v) == nil {
+				mark = "="
+			}
+			line := fmt.Sprintf("   %s %s", mark, s.Title)
+			if s.Host != "" {
+				line = fmt.Sprintf("   %s %-15s %s", mark, s.Host, s.Title)
+			}
+			b.WriteString(line + "\n")
+			if names := namesOf(s.Needs); names != "" {
+				b.WriteString(wrapList("       needs ", names))
+			}
+			if s.Act != nil {
+				for _, c := range s.Act.ByHand(v) {
+					fmt.Fprintf(&b, "       $ %s\n", c)
+				}
+			}
+		}
+	}
+	return b.String()
+}
+
+// Digest names a plan: two that would do the same have the same digest. What
+// holds already does not count, since it is what a rerun changes.
+func (p Plan) Digest(v View) string {
+	var b strings.Builder
+	fmt.Fprintln(&b, ID(v.ClusterID()))
+	for _, stage := range p.Stages {
+		fmt.Fprintln(&b, stage.Title)
+		for _, s := range stage.Steps {
+			fmt.Fprintln(&b, s.Host, s.Title, namesOf(s.Needs))
+			if s.Act != nil {
+				fmt.Fprintln(&b, s.Act.String())
+			}
+		}
+	}
+	return Digest(b.String())
+}
+
+func namesOf(needs []Safeguard) string {
+	names := make([]string, len(needs))
+	for i, s := range needs {
+		names[i] = s.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// wrapList breaks a comma-separated list at 80 columns.
+func wrapList(head, list string) string {
+	const width = 80
+	var b strings.Builder
+	line := head
+	for i, word := range strings.SplitAfter(list, ", ") {
+		if i > 0 && len(line)+len(strings.TrimRight(word, " ")) > width {
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
+			line = strings.Repeat(" ", len(head))
+		}
+		line += word
+	}
+	b.WriteString(line + "\n")
+	return b.String()
+}

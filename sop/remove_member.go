@@ -1,0 +1,189 @@
+package sop
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/host"
+)
+
+// RemoveMember takes one host's member out of the cluster, and gives up an add
+// that was cut off.
+//
+// The references go first, so that no client is left with an endpoint that is
+// about to vanish; then the leadership, if it is there; then the member; only
+// when the others have agreed on that is its etcd stopped and its data set
+// aside. A host that is dead is passed over, and named.
+type RemoveMember struct {
+	Host string // inventory name of the host whose member is to go
+	// Stamp names what is set aside: time.Format("20060102T150405Z").
+	Stamp string
+}
+
+// String implements Procedure.
+func (p RemoveMember) String() string { return "removeMember " + p.Host }
+
+// Subject is the host that may be in neither inventory nor member list.
+func (p RemoveMember) Subject() string { return p.Host }
+
+// Plan implements Procedure.
+func (p RemoveMember) Plan(v View) (Plan, error) {
+	h := p.Host
+	if err := validHost(h); err != nil {
+		return Plan{}, refuse("valid-host", h, "name the host as in the inventory, by its IP address", "%v", err)
+	}
+	if !v.Exists() {
+		return Plan{}, refuse("quorum", "", "look at it with: status; to take a whole cluster down: destroyCluster", "no member of a cluster answers")
+	}
+	m, listed := v.At(h)
+	_, inFile := v.Wanted.Host(h)
+	if !listed && !inFile && !p.removedBefore(v) {
+		return Plan{}, refuse("known-host", h, "look at the members with: status", "%s is in neither inventory nor member list", h)
+	}
+	hv, _ := v.Host(h)
+	plan := Plan{
+		Needs:   slices.Concat(p.needs(v, m, listed), []Safeguard{inventoryWritable(), membersReachable(h)}),
+		Subject: h,
+		GiveUp:  "addMember " + h,
+	}
+	if listed && !m.Learner && len(v.Voters()) > 1 && len(v.Voters())%2 == 1 {
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("an even number of voters (%d) bears no more failures than one less", len(v.Voters())-1))
+	}
+	if !hv.Reachable() {
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%s cannot be reached: its etcd is not stopped and its data stays; purgeHost %s when it is back", h, h))
+	}
+	if listed || !v.fresh(h) {
+		plan.Stages = append(plan.Stages, Stage{"take it out of the references", references(v, []string{h})})
+	}
+	if listed {
+		plan.Stages = append(plan.Stages, p.leave(v, m))
+	}
+	if hv.Reachable() && (listed || v.leftovers(h)) {
+		plan.Stages = append(plan.Stages, Stage{"stop it and set its data aside", retire(v, h, p.Stamp)})
+	}
+	if inFile {
+		plan.Stages = append(plan.Stages, Stage{"take it out of the inventory", []Step{
+			{Title: "remove from the inventory", Act: EditInventory{Host: h, Remove: true}, Until: unwanted(h)},
+		}})
+	}
+	return plan.ifOpen(v), nil
+}
+
+// removedBefore is proved by this admin host's journal or by data that was set
+// aside on the host.
+func (p RemoveMember) removedBefore(v View) bool {
+	if _, ok := v.Admin.Removed[p.Host]; ok {
+		return true
+	}
+	h, ok := v.Host(p.Host)
+	return ok && h.Reachable() && len(h.Facts.Dirs[v.Spec(p.Host).DataDir].Aside) > 0
+}
+
+// needs leaves out what a member that is to go cannot be asked for: it may be
+// dead, or have raised the alarm itself.
+func (p RemoveMember) needs(v View, m Member, listed bool) []Safeguard {
+	common := []Safeguard{mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(), inventoryAgrees(p.Host), nothingPending(p.Host), votersKeepUp()}
+	if !listed || m.Learner {
+		return common // giving up an add works under any alarm
+	}
+	return append(common, noAlarm(), oneMinor(), canRemove(m.ID), keepsSpare(m.ID))
+}
+
+// leave hands over the leadership and removes the member.
+func (p RemoveMember) leave(v View, m Member) Stage {
+	h := p.Host
+	steps := []Step{snapshotBefore(isGone(m.ID), v)}
+	if to, ok := v.heir(h); ok && !m.Learner {
+		steps = append(steps, Step{Title: "hand over the leadership", Act: MoveLeader{To: to}, Until: either(isGone(m.ID), leadsElsewhere(h)),
+			Patience: Electing, Etcd: true, Needs: changeNeeds(h)})
+	}
+	needs := changeNeeds(h)
+	if !m.Learner {
+		needs = append(needs, everyVoterAnswers(h), canRemove(m.ID), keepsSpare(m.ID), settled(), notLeading(m.ID))
+	} else {
+		needs = []Safeguard{quorate(), oneCluster(), sameList(), nothingPending(h)}
+	}
+	return Stage{"remove the member", append(steps,
+		Step{Title: "remove member " + ID(m.ID), Act: Expel{ID: m.ID, Host: h}, Until: isGone(m.ID), Etcd: true, Needs: needs})}
+}
+
+// notLeading: the member to go does not lead.
+func notLeading(id uint64) Safeguard {
+	return Safeguard{Name: "leader-handed-over", Show: "etcdctl endpoint status --cluster -w table",
+		Holds: func(v View) error {
+			if l, ok := v.Leader(); ok && l.ID == id && len(v.Voters()) > 1 {
+				return &Refusal{Host: v.HostOf(l), Found: "it leads", Needed: "another leader", Hint: "run the same command again"}
+			}
+			return nil
+		}}
+}
+
+// heir picks the voter that the leadership of a host goes to: the living one
+// that is closest to the leader.
+func (v View) heir(from string) (string, bool) {
+	var best string
+	var most uint64
+	for _, m := range v.LivingVoters() {
+		name := v.HostOf(m)
+		if l := v.LookOf(m.ID); name != from && (best == "" || l.Applied > most) {
+			best, most = name, l.Applied
+		}
+	}
+	return best, best != ""
+}
+
+// fresh reports whether no reference names a host any more.
+func (v View) fresh(without string) bool {
+	for _, s := range references(v, []string{without}) {
+		if s.Until(v) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// leftovers reports whether anything of a member is left on a host.
+func (v View) leftovers(name string) bool {
+	h, ok := v.Host(name)
+	if !ok || !h.Reachable() {
+		return false
+	}
+	u := h.Facts.Units[Unit]
+	if u.Runs() || u.Enabled == "enabled" {
+		return true
+	}
+	for _, d := range dataDirs(v.Spec(name)) {
+		if len(contents(h.Facts.Dirs[d])) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// retire stops etcd on a host for good and sets its data aside. The unit's own
+// file goes, since systemd does not mask a unit whose file is in /etc.
+func retire(v View, h, stamp string) []Step {
+	spec := v.Spec(h)
+	steps := []Step{
+		stopUnit(h),
+		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
+		{Title: "remove the unit's file", Host: h, Act: On{h, host.RemoveFile{Path: config.UnitPath}}, Until: either(enabled(h, "masked"), fileGone(h, config.UnitPath))},
+		removeFile(h, config.JoinDropInPath, "remove the join drop-in"),
+		{Title: "mask the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Mask, Unit: Unit}}, Until: enabled(h, "masked")},
+		daemonReload(h),
+	}
+	for _, d := range dataDirs(spec) {
+		steps = append(steps, Step{Title: "set aside " + d, Host: h, Act: On{h, host.SetAside{Path: d, Stamp: stamp}}, Until: dirEmpty(h, d), Needs: []Safeguard{isStopped(h)}})
+	}
+	return steps
+}
+
+// isStopped: nothing is moved away under a running process.
+func isStopped(name string) Safeguard {
+	return Safeguard{Name: "stopped", Show: "systemctl is-active etcd", Holds: stopped(name)}
+}
+
+// Stamp names what is set aside at a moment.
+func Stamp(t time.Time) string { return t.UTC().Format("20060102T150405Z") }

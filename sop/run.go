@@ -1,0 +1,494 @@
+package sop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/etcdrill/etcdrill/sop/host"
+)
+
+// A Runner carries out procedures on a Site.
+type Runner struct {
+	Site    *Site
+	Journal Journal
+	Run     string // names the run in journal and lock
+	// Waive names the safeguards to pass over.
+	Waive []string
+	// Expect is the digest of the plan that was reviewed; empty when none was.
+	Expect string
+	// Agree asks for consent; nil agrees to nothing.
+	Agree func(Consent) error
+	// Poll is the pause between two looks while waiting.
+	Poll time.Duration
+	// Point is called at each kill point, for those who hurt operators.
+	Point func(p Point)
+
+	seq     int
+	changed bool
+	points  int
+	acted   time.Time // when the last act returned
+}
+
+// A Point is a moment at which an operator may die: Recorded stands for
+// "after the journal", Began for "before it".
+type Point struct {
+	N     int // counts from 1 through the run
+	Step  int
+	Title string
+	Host  string
+	State State // Began, Recorded, Sent or Answered
+}
+
+// A Result is what a run came to.
+type Result struct {
+	Plan    Plan
+	View    View // the last look
+	Changed bool // something was changed
+	Pending string
+	Took    time.Duration
+}
+
+// ErrUndecided says that a change was sent and that nobody can say whether it
+// was made.
+var ErrUndecided = errors.New("undecided")
+
+// ErrPlanChanged says that the plan is not the one that was reviewed.
+var ErrPlanChanged = errors.New("the plan has changed")
+
+// Explain gives the plan and what of it holds already, and takes no step.
+func (r *Runner) Explain(ctx context.Context, p Procedure) (Plan, View, error) {
+	v, err := r.look(ctx, p)
+	if err != nil {
+		return Plan{}, v, err
+	}
+	plan, err := planFirst(p, v)
+	return plan, v, err
+}
+
+// planFirst plans, unless the procedure has a reason not to begin at all. That
+// is asked once: what it forbids may be what the procedure itself brings about.
+func planFirst(p Procedure, v View) (Plan, error) {
+	if r, ok := p.(interface{ Refuses(v View) error }); ok {
+		if err := r.Refuses(v); err != nil {
+			return Plan{}, err
+		}
+	}
+	return p.Plan(v)
+}
+
+// look is the first look, twice where there is a cluster: movement of leader
+// or term shows only between two.
+func (r *Runner) look(ctx context.Context, p Procedure) (View, error) {
+	scope := Scope{AllHosts: true, Reach: true, Hash: true, Who: true, Subject: subjectOf(p)}
+	v, err := r.Site.Observe(ctx, scope)
+	if err != nil || !v.Exists() {
+		return v, err
+	}
+	if err := sleep(ctx, time.Second); err != nil {
+		return v, err
+	}
+	return r.Site.Observe(ctx, scope)
+}
+
+// subjectOf is the host that a procedure is about, if it is about one.
+func subjectOf(p Procedure) string {
+	if s, ok := p.(interface{ Subject() string }); ok {
+		return s.Subject()
+	}
+	return ""
+}
+
+// Do runs a procedure until its goal is reached, a safeguard refuses, or
+// something fails. It may be called again after any end.
+func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
+	began := r.Site.Now()
+	defer func() { res.Took, res.Changed = r.Site.Now().Sub(began), r.changed }()
+	record := func(state State, detail string) error {
+		return r.record(Record{Procedure: p.String(), State: state, Detail: detail})
+	}
+	v, err := r.look(ctx, p)
+	if err != nil {
+		return res, err
+	}
+	res.View = v
+	plan, err := planFirst(p, v)
+	if err != nil {
+		return res, r.refused(p, err)
+	}
+	res.Plan = plan
+	if err := record(Began, fmt.Sprintf("cluster %s, plan %s", ID(v.ClusterID()), plan.Digest(v))); err != nil {
+		return res, err
+	}
+	if plan.Empty() {
+		return res, record(Finished, "nothing to do")
+	}
+	if r.Expect != "" && r.Expect != plan.Digest(v) {
+		return res, fmt.Errorf("%w: %s was reviewed, %s is what would be done now", ErrPlanChanged, r.Expect, plan.Digest(v))
+	}
+	for _, w := range plan.Warnings {
+		if err := record(Warned, w); err != nil {
+			return res, err
+		}
+	}
+	if v, err = r.guard(ctx, p, plan, plan.Needs, v, ""); err != nil {
+		return res, r.refused(p, err)
+	}
+	if err := r.firstNeeds(ctx, p, plan, &v); err != nil {
+		return res, r.refused(p, err)
+	}
+	if plan.Consent != nil {
+		if r.Agree == nil {
+			return res, r.refused(p, refuse("consent", "", "", "nobody was there to agree"))
+		}
+		if err := r.Agree(*plan.Consent); err != nil {
+			return res, r.refused(p, err)
+		}
+	}
+	if !plan.ReadOnly {
+		if err := r.lock(ctx, p, plan, v); err != nil {
+			return res, r.refused(p, err)
+		}
+		defer r.Site.release()
+	}
+	if res.View, err = r.steps(ctx, p, plan, v); err != nil {
+		return res, r.refused(p, err)
+	}
+	// The goal is what a fresh plan says it is.
+	v, err = r.Site.Observe(ctx, Scope{AllHosts: true, Subject: subjectOf(p)})
+	if err != nil {
+		return res, err
+	}
+	res.View = v
+	rest, err := p.Plan(v)
+	if err != nil {
+		return res, fmt.Errorf("every step was done, and yet: %w", err)
+	}
+	if !rest.Empty() {
+		var open []string
+		for _, s := range rest.Steps() {
+			if why := s.Until(v); why != nil {
+				open = append(open, fmt.Sprintf("%s %s (%v)", s.Title, s.Host, why))
+			}
+		}
+		return res, fmt.Errorf("every step was done, and yet the goal is not reached: %s", strings.Join(open, "; "))
+	}
+	return res, record(Finished, "")
+}
+
+// lock takes the operator lock and writes a probe through every voter: the
+// first things that a run writes anywhere.
+func (r *Runner) lock(ctx context.Context, p Procedure, plan Plan, v View) error {
+	waiting := func(why string) { _ = r.record(Record{Procedure: p.String(), State: Waiting, Detail: why}) }
+	onHosts := plan.NoCluster || !v.Exists()
+	if err := r.Site.acquire(ctx, v, p.String(), onHosts, waiting); err != nil {
+		var held *Locked
+		if errors.As(err, &held) || errors.Is(err, host.ErrClaimed) {
+			return &Refusal{Safeguard: "lock", Found: err.Error(), Needed: "one operator at a time",
+				Show: "etcdctl get " + LockKey, Hint: "wait until the other is done"}
+		}
+		return err
+	}
+	if onHosts {
+		return nil
+	}
+	if err := r.Site.probe(ctx, v); err != nil {
+		r.Site.release()
+		return &Refusal{Safeguard: "probe-write", Found: err.Error(), Needed: "a write through every voter",
+			Show: "etcdctl put " + LockKey + ".probe x", Hint: "find out why this voter cannot write before anything is changed"}
+	}
+	if v.Admin.ClusterID == 0 {
+		return r.Site.remember(v.ClusterID())
+	}
+	return nil
+}
+
+// firstNeeds looks at the safeguards of the first change while nothing has
+// been changed yet, so that a refusal leaves everything as it was.
+func (r *Runner) firstNeeds(ctx context.Context, p Procedure, plan Plan, v *View) error {
+	for _, s := range plan.Steps() {
+		if s.Until(*v) == nil || s.Act == nil {
+			continue
+		}
+		fresh, err := r.guard(ctx, p, plan, s.Needs, *v, s.Host)
+		*v = fresh
+		return err
+	}
+	return nil
+}
+
+// guard looks at safeguards and waits for those that only need time.
+func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safeguard, v View, name string) (View, error) {
+	for i := 0; i < len(needs); i++ {
+		s := needs[i]
+		why := s.Holds(v)
+		if why == nil {
+			continue
+		}
+		if slices.Contains(r.Waive, s.Name) && s.Risk != "" {
+			if err := r.record(Record{Procedure: p.String(), State: Warned, Host: name, Detail: "waived " + s.Name + ": " + why.Error()}); err != nil {
+				return v, err
+			}
+			continue
+		}
+		if s.Passing != Brief {
+			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, s.Passing, Scope{Host: name, Subject: plan.Subject}, v)
+			v = fresh
+			if err == nil {
+				i = -1 // the others are looked at again, in a View as fresh
+				continue
+			}
+			if ctx.Err() != nil {
+				return v, err
+			}
+			why = s.Holds(v)
+		}
+		return v, refusalOf(s, why)
+	}
+	return v, nil
+}
+
+func refusalOf(s Safeguard, why error) error {
+	var already *Refusal
+	if errors.As(why, &already) {
+		r := *already
+		r.Safeguard = s.Name
+		if r.Show == "" {
+			r.Show = s.Show
+		}
+		r.Risk = s.Risk
+		return &r
+	}
+	return &Refusal{Safeguard: s.Name, Found: fmt.Sprint(why), Show: s.Show, Risk: s.Risk}
+}
+
+func (r *Runner) steps(ctx context.Context, p Procedure, plan Plan, v View) (View, error) {
+	n, of := 0, len(plan.Steps())
+	for _, stage := range plan.Stages {
+		for _, s := range stage.Steps {
+			n++
+			rec := Record{Procedure: p.String(), Step: n, Of: of, Stage: stage.Title, Title: s.Title, Host: s.Host, Etcd: s.Etcd}
+			var err error
+			if v, err = r.step(ctx, p, plan, s, rec, v); err != nil {
+				return v, err
+			}
+		}
+	}
+	return v, nil
+}
+
+// postponements is how often a change that etcd put off is asked for again.
+const postponements = 3
+
+func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec Record, v View) (View, error) {
+	scope := Scope{Host: s.Host, Subject: plan.Subject}
+	wide := scope
+	if changesMembership(s.Act) {
+		wide.AllHosts, wide.Reach = true, true // its safeguards ask about all hosts
+	}
+	began := r.Site.Now()
+	for try := 0; ; try++ {
+		if err := ctx.Err(); err != nil {
+			return v, err
+		}
+		if try > 0 || !r.fresh(v, wide) {
+			fresh, err := r.Site.Observe(ctx, wide)
+			if err != nil {
+				return v, err
+			}
+			v = fresh
+		}
+		var err error
+		if s.Until(v) == nil {
+			state := Skipped
+			if try > 0 {
+				state = Done
+			}
+			return v, r.record(rec.with(state, "", r.Site.Now().Sub(began)))
+		}
+		if s.Act == nil {
+			v, err = r.wait(ctx, rec, s.Until, s.Patience, scope, v)
+			if err != nil {
+				return v, err
+			}
+			return v, r.record(rec.with(Done, "", r.Site.Now().Sub(began)))
+		}
+		if v, err = r.guard(ctx, p, plan, s.Needs, v, s.Host); err != nil {
+			return v, err
+		}
+		if !plan.NoCluster && !plan.ReadOnly {
+			if err := r.lockHeld(ctx, v); err != nil {
+				return v, err
+			}
+		}
+		outcome, err := r.act(ctx, s, rec, v)
+		switch {
+		case outcome == Rejected:
+			return v, fmt.Errorf("%s: %w", s.Title, explained{err})
+		case outcome == Postponed && try < postponements && ctx.Err() == nil:
+			why := fmt.Sprintf("etcd said %q: waiting %v, then looking again", err, HealthInterval)
+			if err := r.record(rec.with(Waiting, why, 0)); err != nil {
+				return v, err
+			}
+			if err := sleep(ctx, HealthInterval); err != nil {
+				return v, err
+			}
+			continue
+		case outcome == Postponed:
+			return v, fmt.Errorf("%s: %w", s.Title, explained{err})
+		}
+		v, werr := r.wait(ctx, rec, s.Until, s.Patience, scope, v)
+		if werr != nil {
+			if err != nil {
+				return v, fmt.Errorf("%s: %w (%w), and %w", s.Title, explained{err}, ErrUndecided, werr)
+			}
+			return v, werr
+		}
+		return v, r.record(rec.with(Done, "", r.Site.Now().Sub(began)))
+	}
+}
+
+// fresh reports whether a View, taken after the last change to end the step
+// before, already tells what the next one has to know.
+func (r *Runner) fresh(v View, scope Scope) bool {
+	if scope.AllHosts || !v.Taken.After(r.acted) || r.acted.IsZero() {
+		return false
+	}
+	h, ok := v.Host(scope.Host)
+	return scope.Host == "" || ok && h.Taken.After(r.acted)
+}
+
+// explained adds what etcd's words mean, and keeps the error.
+type explained struct{ err error }
+
+func (e explained) Error() string { return Explain(e.err) }
+func (e explained) Unwrap() error { return e.err }
+
+// lockHeld looks at the lock right before a change. A cluster that cannot be
+// asked because of what this very run does to it cannot be changed by another
+// operator either.
+func (r *Runner) lockHeld(ctx context.Context, v View) error {
+	if !v.Votes().HasQuorum() {
+		return nil
+	}
+	return r.Site.held(ctx)
+}
+
+// act writes the change down, makes it, and writes down what came of it. A
+// change in flight is not cut off by ctx: it has a deadline of its own.
+func (r *Runner) act(ctx context.Context, s Step, rec Record, v View) (Outcome, error) {
+	rec.Act = s.Act.String()
+	r.point(rec, Began)
+	if err := r.record(rec.with(Recorded, "", 0)); err != nil {
+		return Rejected, err
+	}
+	if _, saves := s.Act.(SaveSnapshot); !saves {
+		r.changed = true
+	}
+	r.point(rec, Recorded)
+	began := r.Site.Now()
+	own, stop := context.WithTimeout(context.WithoutCancel(ctx), r.patienceOf(s.Act))
+	if _, ok := s.Act.(SaveSnapshot); ok {
+		stop()
+		own, stop = context.WithTimeout(ctx, r.Site.Deadlines[Saving]) // it changes nothing, so it may be cut off
+	}
+	answer, err := r.Site.do(own, s.Act, v)
+	stop()
+	r.acted = r.Site.Now()
+	r.point(rec, Sent)
+	outcome := r.judge(s.Act, err)
+	if err != nil {
+		answer = strings.TrimSpace(answer + " " + Explain(err))
+	}
+	if jerr := r.record(rec.with(Answered, answer, r.Site.Now().Sub(began))); jerr != nil {
+		return Rejected, jerr
+	}
+	r.point(rec, Answered)
+	return outcome, err
+}
+
+func (r *Runner) patienceOf(a Act) time.Duration {
+	if changesMembership(a) {
+		return r.Site.Deadlines[Calling]
+	}
+	return r.Site.Deadlines[Acting]
+}
+
+func (r *Runner) judge(a Act, err error) Outcome {
+	switch a.(type) {
+	case AddLearner, Promote, Expel, MoveLeader:
+		return Judge(err)
+	}
+	switch {
+	case err == nil:
+		return Applied
+	case errors.Is(err, host.ErrUnknown), errors.Is(err, context.DeadlineExceeded):
+		return Unknown
+	}
+	return Rejected
+}
+
+// wait looks until a condition holds. The last answer is the timeout's message.
+func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience Patience, scope Scope, v View) (View, error) {
+	deadline := r.Site.Now().Add(r.Site.Deadlines[patience])
+	var told string
+	for {
+		fresh, err := r.Site.Observe(ctx, scope)
+		if err != nil {
+			return v, err
+		}
+		v = fresh
+		why := until(v)
+		if why == nil {
+			return v, nil
+		}
+		if !r.Site.Now().Before(deadline) {
+			return v, fmt.Errorf("%s: not within %v: %w", strings.TrimSpace(rec.Title+" "+rec.Host), r.Site.Deadlines[patience], why)
+		}
+		if text := why.Error(); text != told {
+			told = text
+			if err := r.record(rec.with(Waiting, text, 0)); err != nil {
+				return v, err
+			}
+		}
+		if err := sleep(ctx, r.Poll); err != nil {
+			return v, err
+		}
+	}
+}
+
+func (r *Runner) point(rec Record, state State) {
+	r.points++
+	if r.Point != nil {
+		r.Point(Point{N: r.points, Step: rec.Step, Title: rec.Title, Host: rec.Host, State: state})
+	}
+}
+
+func (r *Runner) record(rec Record) error {
+	r.seq++
+	rec.Time, rec.Run, rec.Seq = r.Site.Now(), r.Run, r.seq
+	return r.Journal.Append(rec)
+}
+
+func (rec Record) with(state State, detail string, took time.Duration) Record {
+	rec.State, rec.Detail, rec.Took = state, detail, took
+	return rec
+}
+
+// refused marks a refusal that came after a change, which is no clean one, and
+// writes the end of the run down.
+func (r *Runner) refused(p Procedure, err error) error {
+	state := Failed
+	var ref *Refusal
+	if errors.As(err, &ref) {
+		ref.Changed = r.changed
+		state = Refused
+	}
+	if jerr := r.record(Record{Procedure: p.String(), State: state, Detail: err.Error()}); jerr != nil {
+		return errors.Join(err, jerr)
+	}
+	return err
+}

@@ -1,0 +1,724 @@
+package sop
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/host"
+	"github.com/etcdrill/etcdrill/sop/inventory"
+	"github.com/etcdrill/etcdrill/sop/pki"
+)
+
+// A Site is the ground that procedures stand on: the inventory and what is
+// kept beside it, the hosts, and a way to each member. It does not know
+// whether its hosts are machines or a lab's.
+type Site struct {
+	Inventory string // path of the inventory file
+	Group     string // its group of etcd hosts
+	// Edit says what becomes of the inventory: edit, patch (only the difference
+	// is shown) or none.
+	Edit string
+
+	State string  // directory beside the inventory: journals, snapshots, what is remembered
+	PKI   pki.Dir // files/pki
+
+	Hosts func(spec inventory.Host) (host.Host, error)
+	Dial  Dialer
+	User  string // RBAC user that Dial comes with, empty when it has none
+
+	Now       func() time.Time
+	Random    io.Reader
+	Deadlines Deadlines
+	Self      Holder // who runs
+
+	mu         sync.Mutex
+	conns      map[string]Etcd
+	hosts      map[string]host.Host
+	slow       map[string]bool // endpoints that did not answer last time
+	lock       *lock
+	probed     bool
+	lastChange time.Time
+	lastView   View
+	lags       map[uint64][]uint64
+	seen       []View // the looks of the last second, and one that is older
+}
+
+// ErrInventory says that the inventory cannot be used.
+var ErrInventory = errors.New("inventory")
+
+// ErrGround says that what the procedures stand on failed: a lab, SSH, Docker.
+var ErrGround = errors.New("the ground failed")
+
+// A Scope says what a look is about. The zero Scope asks the members only.
+type Scope struct {
+	AllHosts bool   // look at every host
+	Host     string // look at this host
+	Hash     bool   // ask every member for its hash at the last compacted revision
+	Reach    bool   // let hosts try each other's peer ports
+	Who      bool   // ask who depends on the cluster
+	Subject  string // a host that may be in neither inventory nor list
+}
+
+// Close closes the connections.
+func (s *Site) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, c := range s.conns {
+		errs = append(errs, c.Close())
+	}
+	s.conns = nil
+	return errors.Join(errs...)
+}
+
+// Observe takes one look. It changes nothing, anywhere.
+func (s *Site) Observe(ctx context.Context, scope Scope) (View, error) {
+	v := View{Taken: s.Now()}
+	if err := s.readInventory(&v, scope); err != nil {
+		return View{}, err
+	}
+	s.readAdmin(&v)
+
+	s.mu.Lock()
+	last := s.lastView
+	s.mu.Unlock()
+
+	hosts, err := s.hostsOf(&v, scope, last)
+	if err != nil {
+		return View{}, err
+	}
+	var wg sync.WaitGroup
+	v.Hosts = make([]HostView, len(hosts))
+	for i, h := range hosts {
+		if old, ok := last.Host(h.Name); ok && !scope.AllHosts && scope.Host != h.Name {
+			v.Hosts[i] = old
+			continue
+		}
+		if !scope.AllHosts && scope.Host != h.Name {
+			v.Hosts[i] = HostView{Name: h.Name, Problem: "not looked at"}
+			continue
+		}
+		wg.Go(func() { v.Hosts[i] = s.lookAtHost(ctx, v, h, scope) })
+	}
+	endpoints := s.endpoints(v, hosts, last)
+	v.Looks = s.askAll(ctx, endpoints, scope)
+	// Members that the inventory does not know.
+	var more []target
+	for _, l := range v.Looks {
+		for _, m := range l.Members {
+			for _, u := range m.ClientURLs {
+				t := target{endpoint: u}
+				if !slices.ContainsFunc(endpoints, t.same) && !slices.ContainsFunc(more, t.same) {
+					more = append(more, t)
+				}
+			}
+		}
+	}
+	v.Looks = append(v.Looks, s.askAll(ctx, more, scope)...)
+	v.Members, v.Linear = s.membership(ctx, v.Looks)
+	for i, l := range v.Looks {
+		if l.Host == "" && l.Answers() {
+			if m, ok := v.ByID(l.MemberID); ok {
+				v.Looks[i].Host = v.HostOf(m)
+			}
+		}
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return View{}, err
+	}
+	v.Before = s.before(v)
+	v.Lags = s.sampleLags(v)
+
+	s.mu.Lock()
+	s.lastView = v
+	s.mu.Unlock()
+	return v, nil
+}
+
+// sampleLags keeps how far each learner is behind the leader, look by look. A
+// learner that does not answer begins anew.
+func (s *Site) sampleLags(v View) map[uint64][]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	leader, ok := v.Leader()
+	kept := map[uint64][]uint64{}
+	for _, m := range v.Learners() {
+		l := v.LookOf(m.ID)
+		if !ok || !v.Alive(m) {
+			continue
+		}
+		var lag uint64
+		if head := v.LookOf(leader.ID).Index; head > l.Applied {
+			lag = head - l.Applied
+		}
+		all := append(slices.Clone(s.lags[m.ID]), lag)
+		kept[m.ID] = all[max(0, len(all)-lagSamples):]
+	}
+	s.lags = kept
+	return kept
+}
+
+// apart is how far two looks must lie apart to tell movement from standstill.
+const apart = time.Second
+
+// before picks the look that v is to be compared with, the youngest that is at
+// least a second older, and keeps v for those to come.
+func (s *Site) before(v View) *View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found *View
+	for i := range s.seen {
+		if v.Taken.Sub(s.seen[i].Taken) < apart {
+			break
+		}
+		found = &s.seen[i]
+	}
+	kept := v
+	kept.Before = nil
+	young := slices.IndexFunc(s.seen, func(o View) bool { return v.Taken.Sub(o.Taken) < apart })
+	if young < 0 {
+		young = len(s.seen)
+	}
+	s.seen = append(slices.Clone(s.seen[max(0, young-1):]), kept)
+	return found
+}
+
+func (s *Site) readInventory(v *View, scope Scope) error {
+	subject := scope.Subject
+	content, err := os.ReadFile(s.Inventory)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInventory, err)
+	}
+	inv, err := inventory.Parse(s.Inventory, content)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInventory, err)
+	}
+	g, err := inv.Group(s.Group)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInventory, err)
+	}
+	v.Wanted = *g
+	if subject != "" {
+		if v.Newcomer, err = s.newcomer(content, g, subject); err != nil {
+			return fmt.Errorf("%w: %w", ErrInventory, err)
+		}
+	}
+	v.Inventory = InventoryFile{Path: s.Inventory, Content: content, Edit: s.Edit}
+	if v.Inventory.Edit == "" {
+		v.Inventory.Edit = "edit"
+	}
+	s.mu.Lock()
+	last := s.lastView.Inventory
+	s.mu.Unlock()
+	if !scope.AllHosts && bytes.Equal(last.Content, content) {
+		v.Inventory = last // a poll need not lint it again
+		return nil
+	}
+	for _, f := range inv.Lint(s.Group) {
+		if f.Level == inventory.Fault {
+			v.Inventory.Faults = append(v.Inventory.Faults, f.String())
+		}
+	}
+	if v.Inventory.Edit == "edit" {
+		if err := inventory.CheckWritable(s.Inventory); err != nil {
+			v.Inventory.Unwrites = err.Error()
+		}
+	}
+	return nil
+}
+
+// newcomer tells what the inventory would say of a host that it does not have
+// yet. Its etcd_seq is one that nobody had: neither the inventory, nor a member,
+// nor a certificate.
+func (s *Site) newcomer(content []byte, g *inventory.Group, name string) (inventory.Host, error) {
+	if h, ok := g.Host(name); ok && h.HasSeq {
+		return h, nil
+	}
+	seq := g.NextSeq()
+	used := func(member string) {
+		if rest, ok := strings.CutPrefix(member, g.Cluster+"-"); ok {
+			if n, err := strconv.Atoi(rest); err == nil {
+				seq = max(seq, n+1)
+			}
+		}
+	}
+	s.mu.Lock()
+	for _, m := range s.lastView.Members {
+		used(m.Name)
+	}
+	s.mu.Unlock()
+	for _, n := range s.certNames() {
+		used(n)
+	}
+	edited, err := inventory.AddHost(content, g.Name, name, seq)
+	if err != nil {
+		// It cannot be added to this file; what is common to all hosts still
+		// holds for it, and the edit itself will say what is wrong.
+		return inventory.Host{Name: name, Addr: name, Seq: seq, HasSeq: true, ClientPort: g.ClientPort, PeerPort: g.PeerPort,
+			DataDir: g.DataDir, WALDir: g.WALDir, Become: true, BecomeUser: "root", Connection: "ssh"}, nil
+	}
+	inv, err := inventory.Parse(s.Inventory, edited)
+	if err != nil {
+		return inventory.Host{}, err
+	}
+	return inv.Host(name), nil
+}
+
+func (s *Site) readAdmin(v *View) {
+	a := &v.Admin
+	a.ClusterID = s.rememberedID()
+	a.User = s.User
+	s.mu.Lock()
+	a.Locked = s.lock != nil
+	a.Probed = s.probed
+	a.LastChange = s.lastChange
+	s.mu.Unlock()
+	ca, err := s.PKI.Load()
+	switch {
+	case err == nil:
+		a.CACert = ca.CertPEM
+		a.CA, _ = pki.Fingerprint(a.CACert)
+	case !errors.Is(err, pki.ErrNoCA):
+		a.CAProblem = err.Error()
+	}
+	a.Issued, a.KeySums = map[string][]byte{}, map[string]string{}
+	for _, h := range v.Wanted.Hosts {
+		s.readIssued(a, v.Wanted.MemberName(h))
+	}
+	a.Snapshot = s.newestSnapshot()
+	s.mu.Lock()
+	last := s.lastView.Admin
+	s.mu.Unlock()
+	if a.Removed, a.Added = last.Removed, last.Added; a.Removed == nil {
+		a.Removed, a.Added = s.past() // what was before this run
+	}
+	a.Debts = s.debts()
+}
+
+func (s *Site) readIssued(a *AdminView, name string) {
+	if p, err := s.PKI.LoadPair(name); err == nil {
+		a.Issued[name] = p.CertPEM
+		sum := sha256.Sum256(p.KeyPEM)
+		a.KeySums[name] = hex.EncodeToString(sum[:])
+	}
+}
+
+// certNames are the members that certificates were issued for.
+func (s *Site) certNames() []string {
+	paths, err := filepath.Glob(s.PKI.CertPath("*"))
+	if err != nil {
+		return nil
+	}
+	for i, p := range paths {
+		paths[i] = strings.TrimSuffix(filepath.Base(p), ".crt")
+	}
+	return paths
+}
+
+// hostsOf lists the machines that a look is about: the group's, the
+// references', and the subject.
+func (s *Site) hostsOf(v *View, scope Scope, last View) ([]inventory.Host, error) {
+	hosts := slices.Clone(v.Wanted.Hosts)
+	add := func(name string) {
+		if name != "" && !slices.ContainsFunc(hosts, func(h inventory.Host) bool { return h.Name == name }) {
+			hosts = append(hosts, v.Spec(name))
+		}
+	}
+	add(scope.Subject)
+	s.readIssued(&v.Admin, v.MemberName(cmpOr(scope.Subject, v.Wanted.Hosts)))
+	for _, h := range v.Wanted.InfraHosts {
+		add(h)
+	}
+	for _, h := range last.Hosts {
+		add(h.Name)
+	}
+	return hosts, nil
+}
+
+func cmpOr(subject string, hosts []inventory.Host) string {
+	if subject == "" && len(hosts) > 0 {
+		return hosts[0].Name
+	}
+	return subject
+}
+
+func (s *Site) host(spec inventory.Host) (host.Host, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h, ok := s.hosts[spec.Name]; ok {
+		return h, nil
+	}
+	h, err := s.Hosts(spec)
+	if err != nil {
+		return nil, err
+	}
+	if s.hosts == nil {
+		s.hosts = map[string]host.Host{}
+	}
+	s.hosts[spec.Name] = h
+	return h, nil
+}
+
+// Unit is the unit that runs etcd.
+const Unit = "etcd.service"
+
+func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scope Scope) HostView {
+	hv := HostView{Name: spec.Name, Taken: s.Now()}
+	h, err := s.host(spec)
+	if err != nil {
+		hv.Problem = err.Error()
+		return hv
+	}
+	q := host.Question{
+		Units: []string{Unit},
+		Files: []string{config.ConfPath, config.CAPath, config.ServerCertPath, config.EnvPath, config.UnitPath, config.JoinDropInPath},
+		Sums:  []string{config.ServerKeyPath},
+		Dirs:  []string{spec.DataDir, config.ConfDir, config.JoinDropInDir},
+		Ports: []int{spec.ClientPort, spec.PeerPort},
+		Users: []string{"etcd"},
+		Etcd:  config.BinaryPath,
+	}
+	if spec.WALDir != "" {
+		q.Dirs = append(q.Dirs, spec.WALDir)
+	}
+	if scope.Reach {
+		for _, other := range v.Wanted.Hosts {
+			if other.Name != spec.Name {
+				q.Dial = append(q.Dial, dialable(v.Wanted.PeerURL(other)))
+			}
+		}
+		if scope.Subject != "" && scope.Subject != spec.Name {
+			q.Dial = append(q.Dial, dialable(v.PeerURL(scope.Subject)))
+		}
+	}
+	ctx, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+	defer stop()
+	asked := s.Now()
+	facts, err := h.Look(ctx, q)
+	if err != nil {
+		hv.Problem = err.Error()
+		return hv
+	}
+	answered := s.Now()
+	hv.Facts = facts
+	if !facts.Clock.IsZero() {
+		// The answer is somewhere between question and receipt.
+		switch {
+		case facts.Clock.Before(asked):
+			hv.Skew = facts.Clock.Sub(asked)
+		case facts.Clock.After(answered):
+			hv.Skew = facts.Clock.Sub(answered)
+		}
+	}
+	return hv
+}
+
+func dialable(url string) string {
+	if _, after, ok := strings.Cut(url, "://"); ok {
+		return after
+	}
+	return url
+}
+
+type target struct{ endpoint, host string }
+
+func (t target) same(o target) bool { return t.endpoint == o.endpoint }
+
+func (s *Site) endpoints(v View, hosts []inventory.Host, last View) []target {
+	var all []target
+	infra := func(name string) bool {
+		_, wanted := v.Wanted.Host(name)
+		return !wanted && slices.Contains(v.Wanted.InfraHosts, name)
+	}
+	for _, h := range hosts {
+		if !infra(h.Name) {
+			all = append(all, target{v.Wanted.ClientURL(h), h.Name})
+		}
+	}
+	for _, m := range last.Members {
+		for _, u := range m.ClientURLs {
+			if t := (target{endpoint: u}); !slices.ContainsFunc(all, t.same) {
+				all = append(all, t)
+			}
+		}
+	}
+	return all
+}
+
+func (s *Site) askAll(ctx context.Context, targets []target, scope Scope) []Look {
+	looks := make([]Look, len(targets))
+	var wg sync.WaitGroup
+	for i, t := range targets {
+		wg.Go(func() {
+			looks[i] = s.ask(ctx, t, scope)
+		})
+	}
+	wg.Wait()
+	return looks
+}
+
+// ask asks one member for what it knows, none of which needs a quorum.
+func (s *Site) ask(ctx context.Context, t target, scope Scope) Look {
+	l := Look{Endpoint: t.endpoint, Host: t.host}
+	patience := s.Deadlines[Looking]
+	s.mu.Lock()
+	if s.slow[t.endpoint] {
+		patience /= 4
+	}
+	s.mu.Unlock()
+	ctx, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	began := s.Now()
+	fail := func(err error) Look {
+		l.Problem = Explain(err)
+		s.mark(t.endpoint, errors.Is(ctx.Err(), context.DeadlineExceeded))
+		return l
+	}
+	c, err := s.conn(ctx, t.endpoint)
+	if err != nil {
+		return fail(err)
+	}
+	st, err := c.Status(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	s.mark(t.endpoint, false)
+	l.ClusterID, l.MemberID = st.Header.ClusterId, st.Header.MemberId
+	l.Leader, l.Term, l.Index, l.Applied = st.Leader, st.RaftTerm, st.RaftIndex, st.RaftAppliedIndex
+	l.Version, l.DBSize, l.DBUsed, l.Quota = st.Version, st.DbSize, st.DbSizeInUse, st.DbSizeQuota
+	l.Learner, l.Revision = st.IsLearner, st.Header.Revision
+	for _, e := range st.Errors {
+		if strings.Contains(e, "alarm:") {
+			l.Alarms = append(l.Alarms, e)
+		}
+	}
+	if !l.Learner {
+		list, err := c.Members(ctx, false)
+		if err != nil {
+			l.Denied = Explain(err)
+		} else {
+			for _, m := range list.Members {
+				l.Members = append(l.Members, Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner})
+			}
+			slices.SortFunc(l.Members, byID)
+		}
+		if scope.Hash {
+			s.hash(ctx, c, &l)
+		}
+		if scope.Who {
+			l.Dependents = s.Dependents(ctx, c)
+		}
+	}
+	l.Took = s.Now().Sub(began)
+	return l
+}
+
+func byID(a, b Member) int {
+	switch {
+	case a.ID < b.ID:
+		return -1
+	case a.ID > b.ID:
+		return 1
+	}
+	return 0
+}
+
+func (s *Site) hash(ctx context.Context, c Etcd, l *Look) {
+	rev, err := c.Compacted(ctx)
+	if err != nil || rev == 0 {
+		return
+	}
+	h, err := c.HashKV(ctx, rev)
+	if err != nil {
+		return
+	}
+	l.Compacted, l.Hash, l.Hashed = rev, h.Hash, true
+}
+
+func (s *Site) mark(endpoint string, slow bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.slow == nil {
+		s.slow = map[string]bool{}
+	}
+	s.slow[endpoint] = slow
+}
+
+func (s *Site) conn(ctx context.Context, endpoint string) (Etcd, error) {
+	s.mu.Lock()
+	c, ok := s.conns[endpoint]
+	s.mu.Unlock()
+	if ok {
+		return c, nil
+	}
+	c, err := s.Dial(ctx, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, ok := s.conns[endpoint]; ok {
+		return old, c.Close()
+	}
+	if s.conns == nil {
+		s.conns = map[string]Etcd{}
+	}
+	s.conns[endpoint] = c
+	return c, nil
+}
+
+// membership asks a voter for the list with a quorum's word, and falls back to
+// the list of the member with the highest term.
+func (s *Site) membership(ctx context.Context, looks []Look) ([]Member, bool) {
+	var best *Look
+	ctx, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+	defer stop()
+	order := slices.Clone(looks)
+	slices.SortStableFunc(order, func(a, b Look) int { return int(b.Term) - int(a.Term) })
+	for i, l := range order {
+		if !l.Answers() || l.Learner || len(l.Members) == 0 {
+			continue
+		}
+		if best == nil {
+			best = &order[i]
+		}
+		if l.Leader == 0 {
+			continue
+		}
+		c, err := s.conn(ctx, l.Endpoint)
+		if err != nil {
+			continue
+		}
+		list, err := c.Members(ctx, true)
+		if err != nil {
+			continue
+		}
+		var members []Member
+		for _, m := range list.Members {
+			members = append(members, Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner})
+		}
+		slices.SortFunc(members, byID)
+		return members, true
+	}
+	if best == nil {
+		return nil, false
+	}
+	return best.Members, false
+}
+
+// --- what is kept beside the inventory ---
+
+func (s *Site) idPath() string { return filepath.Join(s.State, "cluster-id."+s.Group) }
+
+func (s *Site) rememberedID() uint64 {
+	b, err := os.ReadFile(s.idPath())
+	if err != nil {
+		return 0
+	}
+	id, err := strconv.ParseUint(strings.TrimSpace(string(b)), 16, 64)
+	if err != nil {
+		return 0
+	}
+	return id
+}
+
+func (s *Site) remember(id uint64) error {
+	if err := os.MkdirAll(s.State, 0o700); err != nil {
+		return fmt.Errorf("remember the cluster's ID: %w", err)
+	}
+	if err := os.WriteFile(s.idPath(), []byte(ID(id)+"\n"), 0o600); err != nil {
+		return fmt.Errorf("remember the cluster's ID: %w", err)
+	}
+	return nil
+}
+
+func (s *Site) forget() error {
+	if err := os.Remove(s.idPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget the cluster's ID: %w", err)
+	}
+	return nil
+}
+
+// RunsDir is where the journals of runs are kept, one directory each.
+func (s *Site) RunsDir() string { return filepath.Join(s.State, "runs") }
+
+func (s *Site) snapshotsDir() string { return filepath.Join(s.State, "snapshots") }
+
+func (s *Site) newestSnapshot() *Saved {
+	names, err := filepath.Glob(filepath.Join(s.snapshotsDir(), "*.json"))
+	if err != nil || len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	b, err := os.ReadFile(names[len(names)-1])
+	if err != nil {
+		return nil
+	}
+	var saved Saved
+	if json.Unmarshal(b, &saved) != nil {
+		return nil
+	}
+	if _, err := os.Stat(saved.Path); err != nil {
+		return nil
+	}
+	return &saved
+}
+
+// past reads from the journals which hosts were removed from here, and which
+// adds were begun.
+func (s *Site) past() (removed, added map[string]time.Time) {
+	removed, added = map[string]time.Time{}, map[string]time.Time{}
+	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*Member*", "journal.jsonl"))
+	if err != nil {
+		return removed, added
+	}
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			continue
+		}
+		records, _ := ReadJournal(f) // a journal that was cut off tells what it can
+		f.Close()
+		for _, r := range records {
+			if name, ok := strings.CutPrefix(r.Procedure, "removeMember "); ok && r.State == Finished {
+				removed[name] = r.Time
+			}
+			if name, ok := strings.CutPrefix(r.Procedure, "addMember "); ok && r.State == Recorded {
+				added[name] = r.Time
+			}
+		}
+	}
+	return removed, added
+}
+
+func (s *Site) debtsPath() string { return filepath.Join(s.State, "debts."+s.Group) }
+
+func (s *Site) debts() []string {
+	b, err := os.ReadFile(s.debtsPath())
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(b))
+}
+
+// Digest is a short hash of a text, for plans and codes.
+func Digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:6])
+}

@@ -1,0 +1,216 @@
+package sop
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/host"
+)
+
+// Steps that several procedures share.
+
+// ifOpen gives the plan, or the empty one when every step holds already.
+func (p Plan) ifOpen(v View) Plan {
+	for _, s := range p.Steps() {
+		if s.Until(v) != nil {
+			return p
+		}
+	}
+	return Plan{}
+}
+
+// either holds when one of cs does; the last one answers otherwise.
+func either(cs ...Condition) Condition {
+	return func(v View) error {
+		var err error
+		for _, c := range cs {
+			if err = c(v); err == nil {
+				return nil
+			}
+		}
+		return err
+	}
+}
+
+// clusterNeeds are the safeguards of every procedure on a living cluster. The
+// subject may be missing, pending, dead or in the inventory already.
+func clusterNeeds(subject ...string) []Safeguard {
+	return []Safeguard{
+		inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(),
+		inventoryAgrees(subject...), nothingPending(subject...), noAlarm(), quotaHeadroom(), oneMinor(),
+		sameHash(), votersKeepUp(), clocksAgree(), certificates(), sameCA(),
+	}
+}
+
+// changeNeeds are looked at again right before each change of members.
+func changeNeeds(subject string, more ...Safeguard) []Safeguard {
+	return slices.Concat([]Safeguard{quorate(), oneCluster(), sameList(), nothingPending(subject), noAlarm()}, more)
+}
+
+// snapshotBefore saves the key space before the first change of a procedure;
+// once that is made, there is nothing to save any more.
+func snapshotBefore(made Condition, v View) Step {
+	from := ""
+	if m, err := v.snapshotFrom(""); err == nil {
+		from = v.HostOf(m)
+	}
+	return Step{Title: "save a snapshot", Act: SaveSnapshot{From: from}, Until: either(made, snapshotFresh), Patience: Saving}
+}
+
+// aliveNow: the learner answers now and is close behind. Neither etcd nor a
+// list says so: it promotes one that was stopped after it had caught up.
+func aliveNow(name string) Safeguard {
+	return Safeguard{Name: "learner-alive", Show: "etcdctl endpoint status --endpoints=LEARNER", Passing: Electing, Holds: caughtUp(name)}
+}
+
+// reachesBack: the voters reach the newcomer's peer port.
+func reachesBack(name string) Safeguard {
+	return Safeguard{Name: "peers-reach", Show: "nc -z NEWCOMER 2380",
+		Holds: func(v View) error {
+			url := dialable(v.PeerURL(name))
+			for _, m := range v.LivingVoters() {
+				facts, err := v.facts(v.HostOf(m))
+				if err != nil {
+					continue // it is a safeguard about the path, not about that host
+				}
+				if problem, asked := facts.Dials[url]; asked && problem != "" && !refusedWhileDown(problem) {
+					return &Refusal{Host: v.HostOf(m), Found: fmt.Sprintf("it cannot reach %s: %s", url, problem), Needed: "the peer ports are open both ways", Hint: "look at the firewall"}
+				}
+			}
+			return nil
+		}}
+}
+
+// A port that nobody listens on yet is reachable all the same.
+func refusedWhileDown(problem string) bool { return containsAny(problem, "refused") }
+
+// prepare makes directories, certificates and unit on a host.
+func prepare(v View, h string) []Step {
+	spec := v.Spec(h)
+	steps := []Step{
+		{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}},
+		makeDir(h, config.ConfDirectory()),
+		makeDir(h, config.DataDirectory(spec.DataDir)),
+	}
+	if spec.WALDir != "" {
+		steps = append(steps, makeDir(h, config.DataDirectory(spec.WALDir)))
+	}
+	for _, f := range []File{CACert, ServerKey, ServerCert} {
+		a := Install{Host: h, File: f}
+		steps = append(steps, Step{Title: "write " + string(f), Host: h, Act: a, Until: inPlace(a)})
+	}
+	unit := Install{Host: h, File: UnitFile}
+	env := Install{Host: h, File: EnvFile}
+	return append(steps,
+		Step{Title: "unmask the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Unmask, Unit: Unit}}, Until: notMasked(h)},
+		Step{Title: "write the unit", Host: h, Act: unit, Until: inPlace(unit)},
+		Step{Title: "write etcdctl's environment", Host: h, Act: env, Until: either(fileThere(h, config.EnvPath), inPlace(env))},
+	)
+}
+
+func fileThere(name, path string) Condition {
+	return func(v View) error {
+		facts, err := v.facts(name)
+		if err != nil {
+			return err
+		}
+		if !facts.Files[path].Exists {
+			return fmt.Errorf("%s is not on %s", path, name)
+		}
+		return nil
+	}
+}
+
+func notMasked(name string) Condition {
+	return func(v View) error {
+		facts, err := v.facts(name)
+		if err != nil {
+			return err
+		}
+		if facts.Units[Unit].Load == "masked" {
+			return fmt.Errorf("%s on %s is masked", Unit, name)
+		}
+		return nil
+	}
+}
+
+func makeDir(h string, d config.OwnedFile) Step {
+	return Step{Title: "make " + d.Path, Host: h, Act: On{h, host.MakeDir{Path: d.Path, Owner: d.Owner, Group: d.Group, Mode: d.Mode}}, Until: hasDir(h, d)}
+}
+
+func removeFile(h, path, title string) Step {
+	return Step{Title: title, Host: h, Act: On{h, host.RemoveFile{Path: path}}, Until: fileGone(h, path)}
+}
+
+func daemonReload(h string) Step {
+	return Step{Title: "let systemd read the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.DaemonReload}}, Until: loaded(h)}
+}
+
+func enable(h string) Step {
+	return Step{Title: "enable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Enable, Unit: Unit}}, Until: enabled(h, "enabled")}
+}
+
+// startUnit does not wait for Type=notify, which blocks until there is quorum.
+func startUnit(h string, needs ...Safeguard) Step {
+	return Step{Title: "start etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Start, Unit: Unit, NoBlock: true}}, Until: runs(h), Needs: needs}
+}
+
+func stopUnit(h string) Step {
+	return Step{Title: "stop etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Stop, Unit: Unit, NoBlock: true}}, Until: stopped(h), Patience: Electing, Etcd: true}
+}
+
+// references are the steps that bring every file which names the members up to
+// date: etcd.conf and etcdctl's environment. Members on the hosts in without
+// are left out of them, and the hosts themselves are left alone.
+func references(v View, without []string, also ...string) []Step {
+	var steps []Step
+	for _, name := range v.referenceHosts(also...) {
+		if slices.Contains(without, name) {
+			continue
+		}
+		for _, f := range []File{Conf, EnvFile} {
+			if f == Conf && !v.isMemberHost(name, also...) {
+				continue
+			}
+			a := Refresh{Host: name, File: f, Without: without}
+			steps = append(steps, Step{Title: "refresh " + string(f), Host: name, Act: a, Until: owed(v, name, isFresh(a))})
+		}
+	}
+	return steps
+}
+
+// owed holds for a host that could not be reached when the plan was made: its
+// references are a debt that status shows, and that a rerun pays.
+func owed(v View, name string, c Condition) Condition {
+	if h, ok := v.Host(name); ok && !h.Reachable() {
+		return func(View) error { return nil }
+	}
+	return c
+}
+
+func (v View) isMemberHost(name string, also ...string) bool {
+	_, ok := v.At(name)
+	return ok || slices.Contains(also, name)
+}
+
+// referenceHosts are the hosts whose files name the members.
+func (v View) referenceHosts(also ...string) []string {
+	var names []string
+	add := func(name string) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	for _, m := range v.Members {
+		add(v.HostOf(m))
+	}
+	for _, name := range also {
+		add(name)
+	}
+	slices.Sort(names)
+	for _, name := range v.Wanted.InfraHosts {
+		add(name)
+	}
+	return names
+}

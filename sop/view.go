@@ -1,0 +1,410 @@
+package sop
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/etcdrill/etcdrill/sop/host"
+	"github.com/etcdrill/etcdrill/sop/inventory"
+)
+
+// A View is what one look at a cluster found. It is never updated: to know
+// more, observe again.
+type View struct {
+	Taken time.Time
+	// Wanted is the inventory's group: what ought to be.
+	Wanted inventory.Group
+	// Newcomer is what the inventory would say of the subject if it were added.
+	Newcomer inventory.Host
+	// Inventory is the file itself.
+	Inventory InventoryFile
+	// Members is the membership list. Linear says that a quorum confirmed it
+	// just now; otherwise it is the word of the member with the highest term.
+	Members []Member
+	Linear  bool
+	// Looks are what the members said, each asked on its own, by endpoint.
+	Looks []Look
+	// Hosts are the machines of the inventory's group, of the references and of
+	// the plan's subject, each with what was found.
+	Hosts []HostView
+	// Admin is what the admin host keeps.
+	Admin AdminView
+	// Lags are how many entries each learner was behind in the last few looks.
+	Lags map[uint64][]uint64
+	// Before is the look before this one, a second or more earlier; nil at
+	// first. Two looks tell movement from standstill.
+	Before *View
+}
+
+// An InventoryFile is the inventory as a file.
+type InventoryFile struct {
+	Path     string
+	Content  []byte
+	Edit     string // edit, patch or none: what to do with it
+	Unwrites string // why it cannot be written; empty when it can
+	Faults   []string
+}
+
+// A Member is an entry of the membership list.
+type Member struct {
+	ID         uint64
+	Name       string // empty until the member has started for the first time
+	PeerURLs   []string
+	ClientURLs []string
+	Learner    bool
+}
+
+// Started reports whether the member has ever run: it publishes its name then.
+// It says nothing about now.
+func (m Member) Started() bool { return m.Name != "" }
+
+// A Look is what one member said of itself and of the others.
+type Look struct {
+	Endpoint string
+	Host     string // the inventory's name of the host it is on, empty when it is none of them
+	Problem  string // why it did not answer, etcd's own words; empty when it did
+	AuthOn   bool   // it asked for a user and none was given, or it was given and taken
+	Denied   string // why it would not tell the member list; empty when it did
+
+	ClusterID, MemberID uint64
+	Leader              uint64 // member ID, zero when it knows none
+	Term                uint64
+	Index, Applied      uint64 // raft index and applied index
+	Version             string
+	DBSize, DBUsed      int64 // bytes of the backend, allocated and in use
+	Quota               int64 // bytes; zero when the member does not say (3.5)
+	Learner             bool
+	Alarms              []string // as Status gives them: "memberID:1 alarm:NOSPACE"
+	Members             []Member // its own list, read without quorum; nil from a learner
+	Revision            int64
+	Compacted           int64  // last compacted revision, zero when none or not asked
+	Hash                uint32 // HashKV at Compacted
+	Hashed              bool
+	Took                time.Duration
+	Dependents          *Dependents // who depends on the cluster; nil when not asked
+}
+
+// Dependents are those who would miss a cluster.
+type Dependents struct {
+	Keys     int64    // in the key space, ours left out
+	Leased   []string // keys under a lease, as leader keys are; at most the first few
+	Watchers int      // open watches on the member that was asked; -1 when it does not say
+}
+
+// Lines tells them to a human.
+func (d Dependents) Lines() []string {
+	lines := []string{fmt.Sprintf("keys: %d", d.Keys)}
+	if d.Watchers >= 0 {
+		lines = append(lines, fmt.Sprintf("open watches: %d", d.Watchers))
+	}
+	if len(d.Leased) > 0 {
+		lines = append(lines, "leased keys: "+strings.Join(d.Leased, ", "))
+	}
+	return lines
+}
+
+// Answers reports whether the member was there.
+func (l Look) Answers() bool { return l.Problem == "" }
+
+// A HostView is what was found on one machine.
+type HostView struct {
+	Name    string
+	Problem string // why it could not be looked at; empty when it could
+	Facts   host.Facts
+	Taken   time.Time
+	// Skew is how far the host's clock is ahead of ours.
+	Skew time.Duration
+}
+
+// Reachable reports whether the host could be looked at.
+func (h HostView) Reachable() bool { return h.Problem == "" }
+
+// An AdminView is what the admin host keeps beside the inventory.
+type AdminView struct {
+	// ClusterID is the one remembered from the first contact; zero when none.
+	ClusterID uint64
+	// CA is the fingerprint of the CA in files/pki, empty when there is none;
+	// CAProblem says what is wrong with it.
+	CA, CAProblem string
+	CACert        []byte
+	// Issued are the certificates in files/pki/etcd, PEM, by member name.
+	Issued map[string][]byte
+	// KeySums are the sha256 of their keys, hex.
+	KeySums map[string]string
+	// Snapshot is the newest one that was verified; nil when there is none.
+	Snapshot *Saved
+	// Removed are the hosts that this admin host has removed before, by name.
+	Removed map[string]time.Time
+	// Added are the hosts that this admin host has begun to add before.
+	Added map[string]time.Time
+	// Debts are references that could not be refreshed and were waived.
+	Debts []string
+	// Locked says that the lock is held by this run.
+	Locked bool
+	// Probed says that a write went through every voter in this run.
+	Probed bool
+	// User is set when there are credentials for a cluster with auth on.
+	User string
+	// LastChange is when this run last changed the membership.
+	LastChange time.Time
+}
+
+// Saved is a snapshot that was verified.
+type Saved struct {
+	Path      string    `json:"path"`
+	Taken     time.Time `json:"taken"`
+	From      string    `json:"from"` // endpoint
+	ClusterID uint64    `json:"cluster_id"`
+	Revision  int64     `json:"revision"`
+	Keys      int       `json:"keys"`
+	Bytes     int64     `json:"bytes"`
+	SHA256    string    `json:"sha256"`
+	Members   []uint64  `json:"members"` // sorted IDs
+	Version   string    `json:"etcd_version"`
+}
+
+// Host gives the view of one host.
+func (v View) Host(name string) (HostView, bool) {
+	for _, h := range v.Hosts {
+		if h.Name == name {
+			return h, true
+		}
+	}
+	return HostView{}, false
+}
+
+// Spec gives what the inventory says of a host, or what it would say if the
+// host were added to the group.
+func (v View) Spec(name string) inventory.Host {
+	if h, ok := v.Wanted.Host(name); ok {
+		return h
+	}
+	if v.Newcomer.Name == name {
+		return v.Newcomer
+	}
+	return inventory.Host{Name: name, Addr: name, ClientPort: v.Wanted.ClientPort, PeerPort: v.Wanted.PeerPort,
+		DataDir: v.Wanted.DataDir, WALDir: v.Wanted.WALDir, Become: true, Connection: "ssh"}
+}
+
+// PeerURL is where peers would dial the member on a host.
+func (v View) PeerURL(name string) string { return v.Wanted.PeerURL(v.Spec(name)) }
+
+// ClientURL is where clients would dial the member on a host.
+func (v View) ClientURL(name string) string { return v.Wanted.ClientURL(v.Spec(name)) }
+
+// MemberName is what the member on a host is, or would be, called.
+func (v View) MemberName(name string) string { return v.Wanted.MemberName(v.Spec(name)) }
+
+// At gives the member that lives on a host, matched by peer URL and never by
+// name.
+func (v View) At(name string) (Member, bool) {
+	return memberAt(v.Members, v.PeerURL(name))
+}
+
+func memberAt(members []Member, peerURL string) (Member, bool) {
+	for _, m := range members {
+		if slices.Contains(m.PeerURLs, peerURL) {
+			return m, true
+		}
+	}
+	return Member{}, false
+}
+
+// HostOf gives the name of the host that a member lives on: the inventory's
+// where the peer URL is of one of its hosts, else the URL's own host part.
+func (v View) HostOf(m Member) string {
+	for _, h := range v.Wanted.Hosts {
+		if slices.Contains(m.PeerURLs, v.Wanted.PeerURL(h)) {
+			return h.Name
+		}
+	}
+	for _, u := range m.PeerURLs {
+		return hostPart(u)
+	}
+	return ""
+}
+
+// ByID gives the member with an ID.
+func (v View) ByID(id uint64) (Member, bool) {
+	for _, m := range v.Members {
+		if m.ID == id {
+			return m, true
+		}
+	}
+	return Member{}, false
+}
+
+// LookOf gives what a member said when it was asked; the zero Look with a
+// Problem when it was not or did not answer.
+func (v View) LookOf(id uint64) Look {
+	for _, l := range v.Looks {
+		if l.Answers() && l.MemberID == id {
+			return l
+		}
+	}
+	if m, ok := v.ByID(id); ok {
+		for _, l := range v.Looks {
+			if slices.Contains(m.ClientURLs, l.Endpoint) || l.Host != "" && l.Host == v.HostOf(m) {
+				return l
+			}
+		}
+		if !m.Started() {
+			return Look{Problem: "it has not started yet"}
+		}
+	}
+	return Look{Problem: "it was not asked"}
+}
+
+// LookAt gives what answered at a host's client URL.
+func (v View) LookAt(name string) Look {
+	url := v.ClientURL(name)
+	for _, l := range v.Looks {
+		if l.Endpoint == url {
+			return l
+		}
+	}
+	if m, ok := v.At(name); ok {
+		return v.LookOf(m.ID)
+	}
+	return Look{Endpoint: url, Problem: "it was not asked"}
+}
+
+// Alive reports whether a member answers now, as a member of this cluster.
+func (v View) Alive(m Member) bool {
+	l := v.LookOf(m.ID)
+	return l.Answers() && l.MemberID == m.ID && l.ClusterID == v.ClusterID()
+}
+
+// Voters are the members with a vote, in the order of their IDs.
+func (v View) Voters() []Member {
+	return v.some(func(m Member) bool { return !m.Learner })
+}
+
+// Learners are the members without one.
+func (v View) Learners() []Member {
+	return v.some(func(m Member) bool { return m.Learner })
+}
+
+// LivingVoters are the voters that answer.
+func (v View) LivingVoters() []Member {
+	return v.some(func(m Member) bool { return !m.Learner && v.Alive(m) })
+}
+
+func (v View) some(keep func(Member) bool) []Member {
+	var kept []Member
+	for _, m := range v.Members {
+		if keep(m) {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// Votes counts the voters and the dead among them.
+func (v View) Votes() Votes {
+	n := len(v.Voters())
+	return Votes{Voters: n, Dead: n - len(v.LivingVoters())}
+}
+
+// Exists reports whether any member of a cluster answered.
+func (v View) Exists() bool { return len(v.Members) > 0 }
+
+// ClusterID is that of the members that answered; zero when none did. Where
+// they differ it is the one of most, and safeguard one-cluster refuses.
+func (v View) ClusterID() uint64 {
+	count := map[uint64]int{}
+	var best uint64
+	for _, l := range v.Looks {
+		if l.Answers() {
+			count[l.ClusterID]++
+		}
+	}
+	for id, n := range count {
+		if n > count[best] || n == count[best] && (id == v.Admin.ClusterID || best != v.Admin.ClusterID && id < best) {
+			best = id
+		}
+	}
+	return best
+}
+
+// Leader is the member that every living voter names, if they all name one.
+func (v View) Leader() (Member, bool) {
+	var id uint64
+	for _, m := range v.LivingVoters() {
+		l := v.LookOf(m.ID)
+		if l.Leader == 0 || id != 0 && l.Leader != id {
+			return Member{}, false
+		}
+		id = l.Leader
+	}
+	return v.ByID(id)
+}
+
+// Alarms are those that any member reports, without duplicates.
+func (v View) Alarms() []string {
+	var all []string
+	for _, l := range v.Looks {
+		all = append(all, l.Alarms...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Endpoints are the client URLs of the living voters, sorted: what clients
+// should be given. Learners are never among them.
+func (v View) Endpoints() []string {
+	var urls []string
+	for _, m := range v.LivingVoters() {
+		urls = append(urls, m.ClientURLs...)
+	}
+	slices.Sort(urls)
+	return slices.Compact(urls)
+}
+
+// VoterURLs are the client URLs of all voters, dead ones too, without those on
+// the hosts that are named.
+func (v View) VoterURLs(without ...string) []string {
+	var urls []string
+	for _, m := range v.Voters() {
+		if slices.Contains(without, v.HostOf(m)) {
+			continue
+		}
+		if len(m.ClientURLs) == 0 {
+			continue
+		}
+		urls = append(urls, m.ClientURLs...)
+	}
+	slices.Sort(urls)
+	return slices.Compact(urls)
+}
+
+// IDs are the members' IDs, sorted.
+func (v View) IDs() []uint64 {
+	ids := make([]uint64, 0, len(v.Members))
+	for _, m := range v.Members {
+		ids = append(ids, m.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// ID writes a member or cluster ID as etcdctl does.
+func ID(id uint64) string { return fmt.Sprintf("%x", id) }
+
+func hostPart(url string) string {
+	rest := url
+	if _, after, ok := strings.Cut(url, "://"); ok {
+		rest = after
+	}
+	if strings.HasPrefix(rest, "[") {
+		if inner, _, ok := strings.Cut(rest[1:], "]"); ok {
+			return inner
+		}
+	}
+	if i := strings.LastIndex(rest, ":"); i >= 0 {
+		return rest[:i]
+	}
+	return rest
+}
