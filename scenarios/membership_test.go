@@ -64,7 +64,7 @@ func TestGrowAndShrink(t *testing.T) {
 	require.True(t, ok)
 	_, err = do(t, rig, sop.RemoveMember{Host: res.View.HostOf(leader), Stamp: sop.Stamp(time.Now())})
 	require.NoError(t, err)
-	fmt.Println(sop.StatusOf(res.View).Text())
+	fmt.Println(sop.ReportOf(res.View).Text())
 	_, err = do(t, rig, sop.DestroyCluster{Stamp: sop.Stamp(time.Now())})
 	require.NoError(t, err)
 }

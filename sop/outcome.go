@@ -17,7 +17,7 @@ import (
 // before its next change.
 var ErrInterrupted = errors.New("interrupted")
 
-// Status picks the exit status of a run that ended with err, and that changed
+// ExitStatus picks the exit status of a run that ended with err, and that changed
 // something or did not.
 //
 //	  0  the goal is reached
@@ -30,7 +30,7 @@ var ErrInterrupted = errors.New("interrupted")
 //
 // Where several hold, the one that matters most to who comes next wins:
 // undecided over interrupted, interrupted over all others.
-func Status(err error, changed bool) int {
+func ExitStatus(err error, changed bool) int {
 	switch {
 	case err == nil:
 		return 0

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A Status is what a View comes to, for people and for programs. It is made
+// A Report is what a View comes to, for people and for programs. It is made
 // from a View alone, takes nothing and writes nothing.
-type Status struct {
+type Report struct {
 	Inventory string         `json:"inventory"`
 	Group     string         `json:"group"`
 	ClusterID string         `json:"cluster_id,omitempty"`
@@ -27,7 +27,7 @@ type Status struct {
 	Findings []string `json:"findings,omitempty"`
 }
 
-// A MemberStatus is one line of a Status.
+// A MemberStatus is one line of a Report.
 type MemberStatus struct {
 	Host    string `json:"host"`
 	ID      string `json:"id,omitempty"`
@@ -40,10 +40,10 @@ type MemberStatus struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// StatusOf sums a View up.
-func StatusOf(v View) Status {
+// ReportOf sums a View up.
+func ReportOf(v View) Report {
 	n := v.Votes()
-	s := Status{
+	s := Report{
 		Inventory: v.Inventory.Path, Group: v.Wanted.Name, Voters: n.Voters, Alive: n.Alive(), Spare: n.Spare(),
 		Quorum: n.HasQuorum() && v.Linear, Versions: v.Versions(), Alarms: v.Alarms(), Snapshot: v.Admin.Snapshot,
 	}
@@ -174,7 +174,7 @@ func (v View) asides() []string {
 }
 
 // Text is the status as people read it.
-func (s Status) Text() string {
+func (s Report) Text() string {
 	var b strings.Builder
 	id := s.ClusterID
 	if id == "" {

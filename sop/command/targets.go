@@ -1,0 +1,180 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Target is one thing that can be called, with what follows its name.
+type Target struct {
+	Name  string   // as it is typed: "addMember", "lab:up"
+	Args  []string // names of the positional arguments: "HOST"
+	Flags []Flag   // in the order of the magefile's parameters
+	// Alone marks a target that nothing may stand beside: one that acts on a
+	// cluster.
+	Alone bool
+	// Site marks a target that reads the inventory and speaks to its hosts.
+	Site bool
+}
+
+// A Flag is an option, typed -name=value.
+type Flag struct {
+	Name string
+	Type string // of the magefile's parameter: "string", "bool" or "time.Duration"
+	// Check says what is wrong with a value; nil takes any that is not empty.
+	Check func(value string) error
+}
+
+func boolean(name string) Flag {
+	return Flag{Name: name, Type: "bool", Check: func(v string) error {
+		if _, err := strconv.ParseBool(v); err != nil {
+			return errors.New("give true or false")
+		}
+		return nil
+	}}
+}
+
+func duration(name string) Flag {
+	return Flag{Name: name, Type: "time.Duration", Check: func(v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return errors.New("give a duration, such as 10s or 1m30s")
+		}
+		if d < 0 {
+			return errors.New("a duration is not negative")
+		}
+		return nil
+	}}
+}
+
+func text(name string) Flag { return Flag{Name: name, Type: "string"} }
+
+func choice(name string, of ...string) Flag {
+	return Flag{Name: name, Type: "string", Check: func(v string) error {
+		if !slices.Contains(of, v) {
+			return fmt.Errorf("give one of %s", strings.Join(of, ", "))
+		}
+		return nil
+	}}
+}
+
+// each checks every element of a comma-separated list, none of which is empty
+// or given twice.
+func each(name string, check func(element string) error) Flag {
+	return Flag{Name: name, Type: "string", Check: func(v string) error {
+		var seen []string
+		for _, e := range strings.Split(v, ",") {
+			switch {
+			case e == "":
+				return errors.New("an element is empty")
+			case slices.Contains(seen, e):
+				return fmt.Errorf("%s stands there twice", e)
+			}
+			seen = append(seen, e)
+			if err := check(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+}
+
+func waivable(name string) error {
+	if slices.Contains(Waivable(), name) {
+		return nil
+	}
+	if name == "all" {
+		return errors.New("nothing waives all safeguards; name them one by one")
+	}
+	hint := ""
+	if near, ok := nearest(name, Waivable()); ok {
+		hint = fmt.Sprintf("; did you mean %s?", near)
+	}
+	return fmt.Errorf("%s is no safeguard that can be waived%s", name, hint)
+}
+
+func address(s string) error {
+	if _, err := netip.ParseAddr(s); err != nil {
+		return fmt.Errorf("%s is no IP address", s)
+	}
+	return nil
+}
+
+func anyElement(string) error { return nil }
+
+func digest(v string) error {
+	if len(v) != 12 || strings.Trim(v, "0123456789abcdef") != "" {
+		return errors.New("give the plan's hash as -plan prints it, 12 hexadecimal digits")
+	}
+	return nil
+}
+
+// Waivable are the safeguards that can be passed over: those that say what
+// that would risk.
+func Waivable() []string {
+	return []string{
+		"certificates",
+		"clocks",
+		"disk",
+		"inventory-agrees",
+		"no-member",
+		"no-proxy",
+		"quota-headroom",
+		"references-reachable",
+		"remembered-cluster",
+		"spare",
+		"unreachable",
+		"versions",
+		"voters-answer",
+	}
+}
+
+// procedure gives a target with the flags that every procedure takes, and its
+// own before them.
+func procedure(name string, args []string, own ...Flag) Target {
+	return Target{Name: name, Args: args, Alone: true, Site: true, Flags: append(own,
+		boolean("plan"), boolean("rehearse"), each("waive", waivable), boolean("json"),
+		Flag{Name: "expect", Type: "string", Check: digest})}
+}
+
+func (t Target) with(more ...Flag) Target {
+	t.Flags = append(t.Flags, more...)
+	return t
+}
+
+// Targets are all targets, in the order of the magefile.
+func Targets() []Target {
+	confirm := text("confirm")
+	soak := duration("soak")
+	edit := choice("inventory", "edit", "patch", "none")
+	host := []string{"HOST"}
+	clean, safeguard := boolean("clean"), boolean("safeguard")
+	return []Target{
+		procedure("createCluster", nil, clean, safeguard).with(confirm),
+		procedure("destroyCluster", nil, clean, safeguard).with(confirm),
+		procedure("purgeCluster", nil).with(confirm),
+		procedure("purgeHost", host).with(confirm),
+		procedure("clientEnv", nil, boolean("install"), boolean("check")),
+		procedure("reloadConfig", nil, each("only", anyElement), boolean("restart")).with(soak),
+		procedure("addMember", host).with(edit),
+		procedure("removeMember", host).with(edit),
+		procedure("restart", nil).with(soak),
+		procedure("snapshot", []string{"FILE"}),
+		{Name: "status", Flags: []Flag{boolean("json")}, Alone: true, Site: true},
+		{Name: "rehearse", Alone: true},
+		{Name: "lab:up", Flags: []Flag{choice("kind", "embedded"), text("inventory"), each("hosts", address), text("name")}, Alone: true},
+		{Name: "lab:down", Flags: []Flag{text("name")}, Alone: true},
+		{Name: "lab:list"},
+		{Name: "lab:doctor"},
+		{Name: "lab:heal"},
+		{Name: "test"},
+		{Name: "lint"},
+		{Name: "bench"},
+		{Name: "check"},
+	}
+}
