@@ -46,8 +46,8 @@ func (p AddMember) Plan(v View) (Plan, error) {
 	plan := Plan{
 		Needs: slices.Concat(clusterNeeds(h), []Safeguard{
 			inventoryWritable(), reachable(h), etcdUser(h), sameVersion(h), blankHost(h), quotaFits(h),
-			roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h), membersReachable(h),
-		}),
+			roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
+		}, membersReachable(v, h)),
 		Subject: h,
 		GiveUp:  "removeMember " + h,
 		Stages: []Stage{

@@ -106,7 +106,7 @@ func (p InstallClientEnv) Plan(v View) (Plan, error) {
 		steps = append(steps, Step{Title: "write etcdctl.sh", Host: name, Act: write, Until: inPlace(write)})
 	}
 	return Plan{
-		Needs:  []Safeguard{inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), inventoryAgrees(), membersReachable()},
+		Needs:  append([]Safeguard{inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), inventoryAgrees()}, membersReachable(v)...),
 		Stages: []Stage{{"install etcdctl's environment", steps}},
 	}.ifOpen(v), nil
 }

@@ -100,7 +100,7 @@ func (p CreateCluster) build(v View, token string) []Stage {
 	}
 	certs := []Step{{Title: "make the CA", Act: MakeCA{}, Until: hasCA, Needs: []Safeguard{caForCreate()}}}
 	var files, start, finish []Step
-	for _, spec := range v.Wanted.Hosts {
+	for _, spec := range v.reachableHosts() {
 		h := spec.Name
 		conf := Install{Host: h, File: Conf, State: "new", Token: token}
 		files = append(files, prepare(v, h)...)
@@ -114,7 +114,7 @@ func (p CreateCluster) build(v View, token string) []Stage {
 		start[i].Until = either(formed, start[i].Until)
 	}
 	start = append(start, Step{Title: "wait until all members agree", Until: All(formed, hasLeader), Patience: Starting, Etcd: true})
-	for _, spec := range v.Wanted.Hosts {
+	for _, spec := range v.reachableHosts() {
 		env := Refresh{Host: spec.Name, File: EnvFile}
 		finish = append(finish, Step{Title: "refresh etcdctl.sh", Host: spec.Name, Act: env, Until: isFresh(env)})
 	}
@@ -149,10 +149,19 @@ func hasCA(v View) error {
 	return nil
 }
 
+// reachableHosts are the inventory's hosts that can be worked on. One that
+// cannot was waived by name.
+func (v View) reachableHosts() []inventory.Host {
+	return slices.DeleteFunc(slices.Clone(v.Wanted.Hosts), func(h inventory.Host) bool {
+		hv, ok := v.Host(h.Name)
+		return !ok || !hv.Reachable()
+	})
+}
+
 // formedAsWanted holds when the inventory's hosts, and no others, are voters
-// that answer.
+// that answer. Hosts that cannot be reached are members that do not.
 func formedAsWanted(v View) error {
-	for _, h := range v.Wanted.Hosts {
+	for _, h := range v.reachableHosts() {
 		if err := answers(h.Name)(v); err != nil {
 			return err
 		}
@@ -169,7 +178,7 @@ func formedAsWanted(v View) error {
 // asDescribed reports whether a healthy cluster is there, as the inventory has
 // it.
 func (v View) asDescribed() bool {
-	return formedAsWanted(v) == nil && hasLeader(v) == nil && len(v.Alarms()) == 0
+	return len(v.reachableHosts()) == len(v.Wanted.Hosts) && formedAsWanted(v) == nil && hasLeader(v) == nil && len(v.Alarms()) == 0
 }
 
 // hostsWithEtcd are the inventory's hosts that have etcd, or may.
@@ -347,11 +356,8 @@ func takeDown(v View, stamp string) []Stage {
 		stages = append(stages, Stage{"save what is there", []Step{snapshotBefore(none, v)}})
 	}
 	var stop, aside []Step
-	for _, spec := range v.Wanted.Hosts {
+	for _, spec := range v.reachableHosts() {
 		h := spec.Name
-		if hv, ok := v.Host(h); !ok || !hv.Reachable() {
-			continue // waived, and named in the refusal that was
-		}
 		stop = append(stop,
 			Step{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
 			stopUnit(h))

@@ -45,11 +45,8 @@ func (p PurgeCluster) String() string { return "purgeCluster" }
 func (p PurgeCluster) Plan(v View) (Plan, error) {
 	plan := Plan{NoCluster: true, Needs: []Safeguard{allReachable(), noForeignMembers()}}
 	var stop, wipe []Step
-	for _, spec := range v.Wanted.Hosts {
+	for _, spec := range v.reachableHosts() {
 		h := spec.Name
-		if hv, ok := v.Host(h); !ok || !hv.Reachable() {
-			continue
-		}
 		stop = append(stop,
 			Step{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
 			stopUnit(h))

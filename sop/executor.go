@@ -235,15 +235,36 @@ func (v View) content(a Install) ([]byte, error) {
 	case JoinDropIn:
 		return config.JoinDropIn(), nil
 	case EnvFile:
-		return config.ClientEnv{Endpoints: v.VoterURLs(), CAFile: config.CAPath, CertFile: config.ServerCertPath, KeyFile: config.ServerKeyPath, UserFile: v.passFile(a.Host)}.Render(), nil
+		env := v.clientEnv(a.Host)
+		if err := env.Check(); err != nil {
+			return nil, fmt.Errorf("etcdctl.sh of %s: %w", a.Host, err)
+		}
+		return env.Render(), nil
 	case Conf:
-		m, err := v.memberConf(a)
-		if err != nil {
-			return nil, err
+		m := v.memberConf(a)
+		if err := m.Check(); err != nil {
+			return nil, fmt.Errorf("etcd.conf of %s: %w", a.Host, err)
 		}
 		return m.Render(), nil
 	}
 	return nil, fmt.Errorf("file %q is not one of the set", a.File)
+}
+
+// clientEnv is etcdctl's environment on a host. An infra host that is no member
+// has a certificate of its own.
+func (v View) clientEnv(name string) config.ClientEnv {
+	env := config.ClientEnv{Endpoints: v.VoterURLs(), CAFile: config.CAPath, CertFile: config.ServerCertPath, KeyFile: config.ServerKeyPath, UserFile: v.passFile(name)}
+	if len(env.Endpoints) == 0 { // of a cluster that is only being made
+		for _, h := range v.Wanted.Hosts {
+			env.Endpoints = append(env.Endpoints, v.Wanted.ClientURL(h))
+		}
+		slices.Sort(env.Endpoints)
+	}
+	_, wanted := v.Wanted.Host(name)
+	if _, member := v.At(name); !member && !wanted && slices.Contains(v.Wanted.InfraHosts, name) {
+		env.CAFile, env.CertFile, env.KeyFile = config.InfraCAPath, config.InfraCertPath, config.InfraKeyPath
+	}
+	return env
 }
 
 // passFile is where a host keeps the password of etcd's root user, if it does.
@@ -258,7 +279,7 @@ func (v View) passFile(name string) string {
 // memberConf is the etcd.conf of a host. Timing, quota and compaction of one
 // that joins are those of the members that run: a learner with a smaller quota
 // stops the writes of the whole cluster.
-func (v View) memberConf(a Install) (config.Member, error) {
+func (v View) memberConf(a Install) config.Member {
 	spec := v.Spec(a.Host)
 	m := config.Member{
 		Name: v.MemberName(a.Host), DataDir: spec.DataDir, WALDir: spec.WALDir,
@@ -272,7 +293,7 @@ func (v View) memberConf(a Install) (config.Member, error) {
 		for _, h := range v.Wanted.Hosts {
 			m.Initial = append(m.Initial, config.Peer{Name: v.Wanted.MemberName(h), URL: v.Wanted.PeerURL(h)})
 		}
-		return m, nil
+		return m
 	}
 	m.Initial = v.peers(a.Host)
 	if model, ok := v.model(a.Host); ok {
@@ -280,7 +301,7 @@ func (v View) memberConf(a Install) (config.Member, error) {
 		m.CompactionMode, m.CompactionRetention = model.CompactionMode, model.CompactionRetention
 		m.Token = model.Token
 	}
-	return m, nil
+	return m
 }
 
 // model is the configuration of a running voter whose host could be looked at.

@@ -495,7 +495,6 @@ func (c *cluster) remove(asked, id uint64, now time.Time) error {
 		}
 	}
 	delete(c.members, id)
-	delete(c.alarms, 0)
 	c.removed[id] = now
 	c.head++
 	return nil

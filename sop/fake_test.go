@@ -505,7 +505,7 @@ func (h *fakeHost) Do(ctx context.Context, a host.Act) error {
 		return fmt.Errorf("%w: connection lost", host.ErrUnknown)
 	}
 	if err != nil {
-		return &host.Failure{Host: m.name, Act: a.String(), Output: err.Error()}
+		return &host.Failure{Host: m.name, Act: a.String(), Err: err}
 	}
 	if s, ok := a.(host.Systemctl); ok && !s.NoBlock {
 		return h.settle(ctx, s.Verb)
@@ -562,8 +562,8 @@ func (m *machine) do(a host.Act) error {
 		}
 		return nil
 	case host.Claim:
-		if m.claim.Token != "" && m.claim.Token != a.Token && !slices.Contains(a.Supersedes, m.claim.Token) {
-			return nil // told by doClaim
+		if err := m.claimed(a); err != nil {
+			return err
 		}
 		m.claim = a
 		return nil

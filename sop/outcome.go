@@ -109,9 +109,9 @@ func (o Ending) reason() string {
 	var r *Refusal
 	if !errors.As(o.Err, &r) {
 		if o.interrupted() {
-			return wrap("", "  ", "Interrupted: it stopped before the next change.")
+			return "interrupted: it stopped before the next change\n"
 		}
-		return wrap("", "  ", "Failed: "+o.Err.Error())
+		return wrap("", "  ", o.Err.Error())
 	}
 	return r.Text()
 }
@@ -124,7 +124,7 @@ func (o Ending) interrupted() bool {
 // on which host, the command that shows it, and what waiving it would risk.
 func (r *Refusal) Text() string {
 	var b strings.Builder
-	head := "REFUSED by safeguard " + r.Safeguard
+	head := "refused by safeguard " + r.Safeguard
 	if r.Host != "" {
 		head += " on " + r.Host
 	}
@@ -236,6 +236,73 @@ func parseGiveUp(command string, now time.Time) (Procedure, bool) {
 		return PurgeCluster{}, true
 	}
 	return nil, false
+}
+
+// Objections are the safeguards that do not hold in a View and would refuse the
+// first change of a plan, each with what it found. Those that only need time are
+// not among them.
+func (p Plan) Objections(v View, waived ...string) []*Refusal {
+	needs := slices.Clone(p.Needs)
+	if open := openSteps(p, v); len(open) > 0 {
+		needs = append(needs, open[0].Needs...)
+	}
+	var all []*Refusal
+	for _, s := range needs {
+		why := s.Holds(v)
+		if why == nil || s.Passing != Brief || s.Risk != "" && slices.Contains(waived, s.Name) {
+			continue
+		}
+		var r *Refusal
+		if !errors.As(refusalOf(s, why), &r) || slices.ContainsFunc(all, func(o *Refusal) bool { return o.Safeguard == r.Safeguard && o.Found == r.Found }) {
+			continue
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// A PlanRecord is a plan for programs.
+type PlanRecord struct {
+	Procedure string       `json:"procedure"`
+	Hash      string       `json:"hash"`
+	Warnings  []string     `json:"warnings,omitempty"`
+	Consent   string       `json:"consent,omitempty"` // the code to give
+	Refused   []string     `json:"refused,omitempty"` // by these safeguards, as things are
+	Steps     []StepRecord `json:"steps"`
+}
+
+// A StepRecord is a step for programs.
+type StepRecord struct {
+	Stage  string   `json:"stage"`
+	Title  string   `json:"title"`
+	Host   string   `json:"host,omitempty"`
+	Holds  bool     `json:"holds"` // what it wants is so already
+	Needs  []string `json:"needs,omitempty"`
+	ByHand []string `json:"by_hand,omitempty"`
+}
+
+// Record gives a plan for programs.
+func (p Plan) Record(name string, v View, waived ...string) PlanRecord {
+	rec := PlanRecord{Procedure: name, Hash: p.Digest(v), Warnings: p.Warnings, Steps: []StepRecord{}}
+	if p.Consent != nil {
+		rec.Consent = p.Consent.Code
+	}
+	for _, r := range p.Objections(v, waived...) {
+		rec.Refused = append(rec.Refused, r.Safeguard)
+	}
+	for _, stage := range p.Stages {
+		for _, s := range stage.Steps {
+			sr := StepRecord{Stage: stage.Title, Title: s.Title, Host: s.Host, Holds: s.Until(v) == nil}
+			for _, n := range s.Needs {
+				sr.Needs = append(sr.Needs, n.Name)
+			}
+			if s.Act != nil {
+				sr.ByHand = s.Act.ByHand(v)
+			}
+			rec.Steps = append(rec.Steps, sr)
+		}
+	}
+	return rec
 }
 
 // consentName is the safeguard that a human is.

@@ -1,7 +1,9 @@
 package sop
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,6 +17,11 @@ func (p Plan) Text(v View) string {
 	}
 	if names := namesOf(p.Needs); names != "" {
 		b.WriteString(wrapList("   before anything: ", names))
+	}
+	for _, need := range p.Needs {
+		if err := need.Holds(v); err != nil {
+			fmt.Fprintf(&b, "   ! %s would refuse now: %v\n", need.Name, plain(err))
+		}
 	}
 	for _, w := range p.Warnings {
 		fmt.Fprintf(&b, "   warning: %s\n", w)
@@ -62,9 +69,11 @@ func (p Plan) Digest(v View) string {
 }
 
 func namesOf(needs []Safeguard) string {
-	names := make([]string, len(needs))
-	for i, s := range needs {
-		names[i] = s.Name
+	var names []string
+	for _, s := range needs {
+		if !slices.Contains(names, s.Name) {
+			names = append(names, s.Name)
+		}
 	}
 	return strings.Join(names, ", ")
 }
@@ -83,4 +92,13 @@ func wrapList(head, list string) string {
 	}
 	b.WriteString(line + "\n")
 	return b.String()
+}
+
+// plain leaves out the safeguard's name, which stands before it already.
+func plain(err error) string {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r.Found
+	}
+	return err.Error()
 }

@@ -53,7 +53,7 @@ func (p ReloadConfig) Plan(v View) (Plan, error) {
 	}
 	plan := Plan{Needs: clusterNeeds(), Stages: []Stage{{"refresh the references", steps}}}
 	if len(p.Only) == 0 {
-		plan.Needs = append(plan.Needs, membersReachable())
+		plan.Needs = append(plan.Needs, membersReachable(v)...)
 	}
 	if p.Restart {
 		plan.Needs = append(plan.Needs, everyVoterAnswers(), membersAreHosts())

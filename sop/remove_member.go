@@ -44,7 +44,7 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 	}
 	hv, _ := v.Host(h)
 	plan := Plan{
-		Needs:   slices.Concat(p.needs(v, m, listed), []Safeguard{inventoryWritable(), membersReachable(h)}),
+		Needs:   slices.Concat(p.needs(v, m, listed), []Safeguard{inventoryWritable()}, membersReachable(v, h)),
 		Subject: h,
 		GiveUp:  "addMember " + h,
 	}

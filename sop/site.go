@@ -717,6 +717,62 @@ func (s *Site) debts() []string {
 	return strings.Fields(string(b))
 }
 
+// settleDebts remembers the hosts whose references could not be refreshed, and
+// forgets those that are up to date again.
+func (s *Site) settleDebts(v View) error {
+	owed := v.Admin.Debts
+	for _, name := range v.referenceHosts() {
+		h, ok := v.Host(name)
+		switch {
+		case !ok || !h.Reachable():
+			owed = append(owed, name)
+		case !slices.ContainsFunc(references(v, nil), func(s Step) bool { return s.Host == name && s.Until(v) != nil }):
+			owed = slices.DeleteFunc(slices.Clone(owed), func(o string) bool { return o == name })
+		}
+	}
+	slices.Sort(owed)
+	if owed = slices.Compact(owed); slices.Equal(owed, v.Admin.Debts) {
+		return nil
+	}
+	if len(owed) == 0 {
+		return os.Remove(s.debtsPath())
+	}
+	if err := os.WriteFile(s.debtsPath(), []byte(strings.Join(owed, "\n")+"\n"), 0o600); err != nil {
+		return fmt.Errorf("remember what is owed: %w", err)
+	}
+	return nil
+}
+
+// Resumes gives the moment at which a procedure began that was never finished:
+// the first of the latest runs in a row that have no end. It is what a rerun of
+// a procedure goes by whose goal is an event, such as "restarted since".
+func (s *Site) Resumes(procedure string) (time.Time, bool) {
+	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*", "journal.jsonl"))
+	if err != nil {
+		return time.Time{}, false
+	}
+	slices.Sort(names)
+	var began time.Time
+	for _, name := range slices.Backward(names) {
+		f, err := os.Open(name)
+		if err != nil {
+			continue
+		}
+		records, _ := ReadJournal(f) // a journal that was cut off tells what it can
+		f.Close()
+		if len(records) == 0 || records[0].Procedure != procedure {
+			continue
+		}
+		if slices.ContainsFunc(records, func(r Record) bool { return r.State == Finished }) {
+			break
+		}
+		if slices.ContainsFunc(records, func(r Record) bool { return r.State == Recorded }) {
+			began = records[0].Time
+		}
+	}
+	return began, !began.IsZero()
+}
+
 // Digest is a short hash of a text, for plans and codes.
 func Digest(text string) string {
 	sum := sha256.Sum256([]byte(text))

@@ -129,7 +129,7 @@ func (v View) findings() []string {
 	if !v.Exists() {
 		return append(all, "no member of a cluster answers")
 	}
-	for _, s := range append(clusterNeeds(), everyVoterAnswers(), membersReachable()) {
+	for _, s := range slices.Concat(clusterNeeds(), []Safeguard{everyVoterAnswers()}, membersReachable(v)) {
 		if s.Name == "inventory-sound" {
 			continue
 		}

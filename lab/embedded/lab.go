@@ -41,7 +41,7 @@ var (
 	ErrNoUserNamespaces = errors.New("this user may not make the namespaces of a lab: " +
 		"run as root, or allow it with " +
 		"sysctl -w kernel.unprivileged_userns_clone=1 (older Debian), " +
-		"sysctl -w user.max_user_namespaces=10000 (RHEL), " +
+		"sysctl -w user.max_user_namespaces=10000 user.max_net_namespaces=10000 (RHEL), " +
 		"sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu 23.10 and newer); " +
 		"in a container, run it with --security-opt seccomp=unconfined; lab:doctor tells which")
 	// ErrGone says that the lab's supervisor does not answer: the lab is over.

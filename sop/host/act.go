@@ -74,7 +74,7 @@ type SetAside struct {
 }
 
 // Delete removes the contents of a directory for good, what was set aside
-// included; the directory itself stays when it is a mount point. The path
+// included; the directory itself, which may be a mount point, stays. The path
 // must be absolute and at least two levels deep.
 type Delete struct{ Path string }
 

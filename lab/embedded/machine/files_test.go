@@ -1,6 +1,8 @@
 package machine_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,6 +38,9 @@ func TestWriteFile(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Join(m.Root(), "etc/etcd"))
 	require.NoError(t, err)
 	require.Len(t, entries, 1, "no temporary file is left")
+
+	require.Equal(t, map[string]string{a.Path: fmt.Sprintf("%x", sha256.Sum256(a.Content)), "/etc/etcd": ""},
+		look(t, m, host.Question{Sums: []string{a.Path, "/etc/etcd", "/etc/nothing"}}).Sums)
 
 	a.Owner = "mallory"
 	require.ErrorContains(t, m.Do(t.Context(), a), "invalid user 'mallory'")

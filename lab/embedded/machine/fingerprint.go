@@ -19,7 +19,7 @@ import (
 // /var/log, where the journals are. It holds for an idle member too: etcd
 // writes nothing when nothing is asked of it.
 func Fingerprint(root string) (map[string]string, error) {
-	table, err := openOwners(filepath.Clean(root))
+	table, err := readOwners(filepath.Clean(root))
 	if err != nil {
 		return nil, fmt.Errorf("read owners of %s: %w", root, err)
 	}

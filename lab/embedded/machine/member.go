@@ -160,7 +160,7 @@ func ready(socket string) error {
 func idle(t task) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
-	tell, stubborn := true, false
+	tell, brief, stubborn := true, false, false
 	for _, arg := range t.Args[1:] {
 		name, value, _ := strings.Cut(arg, "=")
 		switch name {
@@ -172,6 +172,8 @@ func idle(t task) {
 			os.Exit(status)
 		case "--unready":
 			tell = false
+		case "--brief":
+			brief = true
 		case "--stubborn":
 			stubborn = true
 		}
@@ -180,6 +182,9 @@ func idle(t task) {
 		if err := ready(t.Notify); err != nil {
 			die(1, err)
 		}
+	}
+	if brief {
+		os.Exit(0)
 	}
 	for range signals {
 		if !stubborn {

@@ -27,19 +27,25 @@ type owners struct {
 
 func ownersFile(root string) string { return root + ".owners.json" }
 
+// openOwners reads the table of a root, or begins one.
 func openOwners(root string) (*owners, error) {
-	o := &owners{file: ownersFile(root), table: map[string]owner{}}
-	data, err := os.ReadFile(o.file)
+	o, err := readOwners(root)
 	if errors.Is(err, fs.ErrNotExist) {
 		o.table["/"] = owner{"root", "root"}
 		o.table["/home/dba"] = owner{"dba", "dba"}
 		return o, o.save()
 	}
+	return o, err
+}
+
+func readOwners(root string) (*owners, error) {
+	o := &owners{file: ownersFile(root), table: map[string]owner{}}
+	data, err := os.ReadFile(o.file)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
 	if err := json.Unmarshal(data, &o.table); err != nil {
-		return nil, fmt.Errorf("read %s: %w", o.file, err)
+		return o, fmt.Errorf("read %s: %w", o.file, err)
 	}
 	return o, nil
 }

@@ -26,9 +26,10 @@ const (
 
 // IdleProgram is the content of a program file that does nothing but tell the
 // service manager that it is ready and wait to be stopped: a stand-in for
-// services that a lab host has for their unit's sake. It knows three options,
+// services that a lab host has for their unit's sake. It knows four options,
 // for services that misbehave: --status=N ends at once with that exit status,
-// --unready never tells that it is ready, --stubborn takes no notice of SIGTERM.
+// --brief tells that it is ready and ends with 0, --unready never tells that it
+// is ready, --stubborn takes no notice of SIGTERM.
 const IdleProgram = markerIdle + "\n"
 
 // A task is what this binary is to do when it is executed as MemberName. It

@@ -183,6 +183,18 @@ func TestExitBeforeReadyIsAProtocolFailure(t *testing.T) {
 	require.Equal(t, "failed/failed", state(t, m, "x.service"))
 }
 
+func TestReadyAndGoneAtOnce(t *testing.T) {
+	// What a removed member does that is started again. It was ready, so its
+	// end is no failure, however close the two are.
+	m := newMachine(t)
+	idle(t, m, "x.service", "Type=notify\nRestart=on-failure\nStartLimitBurst=0", "--brief")
+	for range 20 {
+		do(t, m, systemctl(host.Start, "x.service"))
+		await(t, m, "x.service", "inactive/dead")
+	}
+	require.NotContains(t, journal(t, m, "x.service"), "protocol")
+}
+
 func TestStartLimit(t *testing.T) {
 	m := newMachine(t)
 	idle(t, m, "x.service", "Type=simple\nRestartSec=1ms\nRestart=always", "--status=1")
@@ -313,8 +325,13 @@ func TestDaemonReload(t *testing.T) {
 	require.Equal(t, []string{"A=1"}, env(), "not seen before daemon-reload")
 	do(t, m, systemctl(host.Restart, "x.service"))
 	require.Equal(t, []string{"A=1"}, env(), "not by a restart either")
+	stale := func() bool {
+		return look(t, m, host.Question{Units: []string{"x.service"}}).Units["x.service"].Stale
+	}
+	require.True(t, stale())
 	do(t, m, systemctl(host.DaemonReload, ""))
 	require.Equal(t, []string{"A=2"}, env())
+	require.False(t, stale())
 
 	do(t, m, host.MakeDir{Path: "/etc/systemd/system/x.service.d", Mode: 0o755},
 		write("/etc/systemd/system/x.service.d/20-b.conf", "[Service]\nEnvironment=A=4\n"),

@@ -331,6 +331,31 @@ func TestNetCutOneWay(t *testing.T) {
 	require.Zero(t, sw.Counters()[Link{"b", "a"}].Cut)
 }
 
+// A broadcast goes round once.
+func TestNetBroadcastArrivesOnce(t *testing.T) {
+	g := newGround(t, "a", "b", "c")
+	g.connect("a", "b", "c")
+	a := g.udp("a", 5000)
+	heard := make(map[string]*net.UDPConn)
+	for _, name := range []string{"b", "c"} {
+		in(t, g.hosts[name].ns, func() (err error) {
+			heard[name], err = net.ListenUDP("udp4", &net.UDPAddr{Port: 5000})
+			return err
+		})
+		defer heard[name].Close()
+	}
+	_, err := a.WriteTo([]byte("all"), &net.UDPAddr{IP: net.IPv4(10, 10, 10, 255), Port: 5000})
+	require.NoError(t, err)
+	for _, c := range heard {
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+		_, err := c.Read(make([]byte, 10))
+		require.NoError(t, err)
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(silence)))
+		_, err = c.Read(make([]byte, 10))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+}
+
 // A cut takes ARP with it, so that a host without cache entry cannot even
 // learn an address; healed, it can.
 func TestNetCutFromTheStart(t *testing.T) {
@@ -601,6 +626,37 @@ func TestOpenPortSaysWhatIsMissing(t *testing.T) {
 		require.ErrorContains(t, err, "find interface nowhere")
 		return nil
 	})
+}
+
+// A port hears its host, not what others in the lab send to the host.
+func TestOpenPortHearsItsHostOnly(t *testing.T) {
+	g := newGround(t, "a")
+	port, other := g.open(g.hosts["a"].outer), g.open(g.hosts["a"].outer)
+	var host Wire
+	in(t, g.hosts["a"].ns, func() (err error) {
+		host, err = OpenPort("eth0")
+		return err
+	})
+	for _, w := range []Wire{port, other, host} {
+		defer w.Close()
+	}
+	marked := func(mark byte) []byte {
+		f := make([]byte, offloadLen+60)
+		f[offloadLen+12], f[offloadLen+13], f[offloadLen+14] = 0x88, 0xb5, mark
+		return f
+	}
+	require.NoError(t, other.WriteFrame(marked('x')))
+	require.NoError(t, host.WriteFrame(marked('y')))
+	buf := make([]byte, maxFrame)
+	for { // past whatever the host's kernel says by itself
+		n, err := port.ReadFrame(buf)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, n, offloadLen+etherLen)
+		if f := buf[offloadLen:n]; f[12] == 0x88 && f[13] == 0xb5 {
+			require.Equal(t, byte('y'), f[14])
+			return
+		}
+	}
 }
 
 // BenchmarkSwitchTCP is what one TCP connection gets through the switch.

@@ -238,6 +238,30 @@ func TestSwitchSharedMAC(t *testing.T) {
 	}
 }
 
+// Of two hosts with one MAC, a third one reaches the one it means.
+func TestSwitchSharedMACLearned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t, sw: New(1), wires: make(map[string]*memoryWire)}
+		defer func() { require.NoError(t, b.sw.Close()) }()
+		for _, name := range []string{"a", "b", "c"} {
+			b.plug(name, mac{}, ipOf(name))
+		}
+		one := mac{2, 9, 9, 9, 9, 9}
+		for _, from := range []string{"a", "b"} {
+			f := tcp(from, "c", 2380, from)
+			copy(f[offloadLen+6:], one[:])
+			b.send(from, f)
+		}
+		b.came()
+		for _, to := range []string{"a", "b"} {
+			f := tcp("c", to, 2380, "to "+to)
+			copy(f[offloadLen:], one[:])
+			b.send("c", f)
+		}
+		require.Equal(t, traffic{"a": {"to a"}, "b": {"to b"}}, b.came())
+	})
+}
+
 // A port without IP or MAC stands for a bridge with many hosts behind it.
 func TestSwitchUplink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -248,8 +272,11 @@ func TestSwitchUplink(t *testing.T) {
 		b.send("a", tcp("a", "x", 2380, "ax"), tcp("a", "y", 2380, "ay"))
 		require.Equal(t, traffic{"bridge": {"ax", "ay"}}, b.came())
 
+		b.send("bridge", tcp("x", "y", 2380, "the bridge's own"))
+		require.Empty(t, b.came(), "both are on the side it came from")
+
 		// x leaves the bridge for a port of its own, which says so.
-		b.plug("x", macOf("x"), ipOf("x"))
+		b.plug("x", macOf("x"), netip.Addr{})
 		b.send("a", tcp("a", "x", 2380, "moved"))
 		require.Equal(t, traffic{"x": {"moved"}}, b.came())
 		// A declared MAC is not unlearned by a stray frame from elsewhere.

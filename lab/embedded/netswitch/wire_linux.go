@@ -41,7 +41,8 @@ func setUp(fd, ifindex int) error {
 		name          string
 		option, value int
 	}{
-		// What the switch itself sends must not come back to it.
+		// What the lab's kernel or bridge sends to the host does not come from
+		// the host. (The socket's own frames never come back to it.)
 		{"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING, 1},
 		{"PACKET_VNET_HDR", unix.PACKET_VNET_HDR, 1},
 	} {

@@ -1,0 +1,113 @@
+package sop
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// An operator dies at every point of every procedure, and the same command is
+// run again: the end is that of a run that nobody disturbed.
+func TestKillSweep(t *testing.T) {
+	for _, c := range sweeps() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, c.hosts, func(g *ground) {
+				c.prepare(g)
+				p := c.procedure(g)
+				whole := g.clone(filepath.Join(t.TempDir(), "whole"))
+				if c.after != nil {
+					c.after(whole)
+				}
+				points := whole.count(p())
+				whole.settle()
+				want := whole.dump()
+				n := 1
+				for ; ; n++ {
+					cut := g.clone(filepath.Join(t.TempDir(), fmt.Sprint(n)))
+					op := cut.operator()
+					died, at, err := op.dieAt(n, p())
+					require.NoError(t, err, "point %d\n%s", n, op.story())
+					if !died {
+						break
+					}
+					again := cut.operator()
+					_, err = again.do(p())
+					require.NoError(t, err, "killed at %+v, then\n%s", at, again.story())
+					cut.settle()
+					require.Equal(t, want, cut.dump(), "killed at %+v", at)
+					empty, err := cut.operator().do(p())
+					require.NoError(t, err)
+					require.True(t, empty.Plan.Empty(), "killed at %+v, run again, and there is still something to do", at)
+					require.NoError(t, os.RemoveAll(cut.dir))
+				}
+				require.Equal(t, points+1, n)
+				t.Logf("%d kill points", points)
+			})
+		})
+	}
+}
+
+// count runs a procedure to its end and counts the kill points.
+func (g *ground) count(p Procedure) (n int) {
+	g.t.Helper()
+	op := g.operator()
+	op.Runner.Point = func(Point) { n++ }
+	_, err := op.do(p)
+	require.NoError(g.t, err, "%s\n%s", p, op.story())
+	return n
+}
+
+// settle lets what the operator left to itself come to an end: removed members
+// stop, leases run out.
+func (g *ground) settle() { time.Sleep(15 * time.Second) }
+
+type sweep struct {
+	name    string
+	hosts   int
+	prepare func(g *ground)
+	// procedure gives what is run each time, its moments fresh where a fresh
+	// command would have fresh ones.
+	procedure func(g *ground) func() Procedure
+	after     func(g *ground)
+}
+
+func always(p Procedure) func(*ground) func() Procedure {
+	return func(*ground) func() Procedure { return func() Procedure { return p } }
+}
+
+func (g *ground) upBare() {}
+
+func remove(host string) func(*ground) func() Procedure {
+	return func(*ground) func() Procedure {
+		return func() Procedure { return RemoveMember{Host: host, Stamp: stampNow()} }
+	}
+}
+
+func sweeps() []sweep {
+	up := func(g *ground) { g.up() }
+	yes := true
+	return []sweep{
+		{name: "create 1", hosts: 1, prepare: (*ground).upBare, procedure: func(g *ground) func() Procedure { return func() Procedure { return g.create() } }},
+		{name: "create 3", hosts: 3, prepare: (*ground).upBare, procedure: func(g *ground) func() Procedure { return func() Procedure { return g.create() } }},
+		{name: "add to 1", hosts: 1, prepare: up, procedure: always(AddMember{Host: hosts[1]})},
+		{name: "add to 3", hosts: 3, prepare: up, procedure: always(AddMember{Host: hosts[3]})},
+		{name: "remove follower", hosts: 4, prepare: func(g *ground) { g.up(); g.lead(hosts[0]); time.Sleep(time.Second) }, procedure: remove(hosts[1])},
+		{name: "remove leader", hosts: 4, prepare: func(g *ground) { g.up(); g.lead(hosts[1]); time.Sleep(time.Second) }, procedure: remove(hosts[1])},
+		{name: "remove dead", hosts: 3, prepare: func(g *ground) { g.up(); g.w.machines[hosts[1]].powerOff(); time.Sleep(6 * time.Second) }, procedure: remove(hosts[1])},
+		{name: "restart", hosts: 3, prepare: up, procedure: func(g *ground) func() Procedure {
+			return always(Restart{Since: time.Now(), Soak: time.Second})(g)
+		}},
+		{name: "destroy", hosts: 3, prepare: up, procedure: func(g *ground) func() Procedure {
+			return func() Procedure { return DestroyCluster{Stamp: stampNow()} }
+		}},
+		{name: "purge", hosts: 3, prepare: up, procedure: always(PurgeCluster{})},
+		{name: "create again", hosts: 1, prepare: up, procedure: func(g *ground) func() Procedure {
+			return func() Procedure { p := g.create(); p.Clean = &yes; return p }
+		}},
+	}
+}
