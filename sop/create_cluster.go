@@ -66,7 +66,7 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 		if t, begun := v.tokenCutOff(); begun && !v.anyExisting() {
 			token = t
 		}
-	case p.Clean != nil && *p.Clean && !v.cutOff():
+	case p.Clean != nil && *p.Clean && !v.cutOff() && v.ClusterID() != expectedCluster(v, p.Token):
 		rebuild = true
 	case v.asDescribed():
 		if !v.cutOff() {

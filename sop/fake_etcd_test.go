@@ -254,7 +254,7 @@ func (p *proc) join() bool {
 
 func (p *proc) writeData() {
 	m := p.m
-	for _, d := range []string{p.walDir(), path.Join(p.conf.DataDir, "member/snap")} {
+	for _, d := range []string{path.Join(p.conf.DataDir, "member"), p.walDir(), path.Join(p.conf.DataDir, "member/snap")} {
 		if m.files[d] == nil {
 			m.mkdir(d, "etcd", "etcd", 0o700)
 		}

@@ -75,6 +75,45 @@ func (w *world) machine(address string) *machine {
 	return m
 }
 
+// clone copies a world. The lock is held.
+func (w *world) clone() *world {
+	c := &world{machines: map[string]*machine{}, clusters: map[uint64]*cluster{}, pids: w.pids, transfer: w.transfer, lag: w.lag, lagTime: w.lagTime}
+	for name, m := range w.machines {
+		n := *m
+		n.w, n.files, n.proc = c, maps.Clone(m.files), nil
+		n.users, n.mounts, n.deaf, n.listeners = maps.Clone(m.users), maps.Clone(m.mounts), maps.Clone(m.deaf), maps.Clone(m.listeners)
+		c.machines[name] = &n
+	}
+	for id, old := range w.clusters {
+		n := *old
+		n.w, n.procs, n.members, n.leases = c, map[uint64]*proc{}, map[uint64]*entry{}, map[int64]*lease{}
+		n.removed, n.applied, n.keys, n.alarms = maps.Clone(old.removed), maps.Clone(old.applied), maps.Clone(old.keys), maps.Clone(old.alarms)
+		for k, e := range old.members {
+			e := *e
+			n.members[k] = &e
+		}
+		for k, l := range old.leases {
+			l := *l
+			n.leases[k] = &l
+		}
+		c.clusters[id] = &n
+	}
+	for name, m := range w.machines {
+		if m.proc != nil {
+			p := *m.proc
+			p.m = c.machines[name]
+			p.m.proc = &p
+			if p.c != nil {
+				p.c = c.clusters[p.c.id]
+				if m.proc.c.procs[p.id] == m.proc {
+					p.c.procs[p.id] = &p
+				}
+			}
+		}
+	}
+	return c
+}
+
 // tick makes up for what has fallen due. The lock is held.
 func (w *world) tick() {
 	for range 20 {

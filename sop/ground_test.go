@@ -61,6 +61,15 @@ func newGround(t testing.TB, dir string, n int) *ground {
 	return g
 }
 
+// clone copies the whole ground, processes and all, to a directory of its own.
+func (g *ground) clone(dir string) *ground {
+	g.t.Helper()
+	require.NoError(g.t, os.CopyFS(dir, os.DirFS(g.dir)))
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	return &ground{t: g.t, w: g.w.clone(), dir: dir, ops: g.ops}
+}
+
 // inventoryText is an inventory of the first n hosts.
 func inventoryText(n int, hostVars, vars string) string {
 	var b strings.Builder

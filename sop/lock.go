@@ -35,6 +35,8 @@ type Holder struct {
 	Procedure string    `json:"procedure"`
 	Started   time.Time `json:"started"`
 	File      string    `json:"file"` // the lock file on the holder's host
+	// Claims are the hosts whose locks it took, or was about to take.
+	Claims []string `json:"claims,omitempty"`
 }
 
 // String names the holder for a human.
@@ -49,7 +51,9 @@ func (h Holder) token() string { return h.Host + " " + h.BootID + " " + h.File }
 type lock struct {
 	file    *os.File
 	lease   clientv3.LeaseID
+	self    Holder
 	claimed []string // hosts
+	former  Holder   // who held the file before and did not give it up: it is gone
 	stop    context.CancelFunc
 	done    chan struct{}
 

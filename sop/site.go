@@ -390,9 +390,14 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		Files: []string{config.ConfPath, config.CAPath, config.ServerCertPath, config.EnvPath, config.UnitPath, config.JoinDropInPath},
 		Sums:  []string{config.ServerKeyPath},
 		Dirs:  []string{spec.DataDir, config.ConfDir, config.JoinDropInDir},
-		Ports: []int{spec.ClientPort, spec.PeerPort},
-		Users: []string{"etcd"},
-		Etcd:  config.BinaryPath,
+	}
+	// What costs a host most to find out, and no step of ours changes.
+	s.mu.Lock()
+	known, _ := s.lastView.Host(spec.Name)
+	s.mu.Unlock()
+	if scope.AllHosts || known.Facts.Clock.IsZero() {
+		known = HostView{}
+		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{"etcd"}, config.BinaryPath
 	}
 	if spec.WALDir != "" {
 		q.Dirs = append(q.Dirs, spec.WALDir)
@@ -416,6 +421,10 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		return hv
 	}
 	answered := s.Now()
+	if q.Etcd == "" {
+		facts.Ports, facts.Users, facts.Etcd = known.Facts.Ports, known.Facts.Users, known.Facts.Etcd
+		facts.Dials = known.Facts.Dials
+	}
 	hv.Facts = facts
 	if !facts.Clock.IsZero() {
 		// The answer is somewhere between question and receipt.
@@ -696,7 +705,7 @@ func (s *Site) past() (removed, added map[string]time.Time) {
 		records, _ := ReadJournal(f) // a journal that was cut off tells what it can
 		f.Close()
 		for _, r := range records {
-			if name, ok := strings.CutPrefix(r.Procedure, "removeMember "); ok && r.State == Finished {
+			if name, ok := strings.CutPrefix(r.Procedure, "removeMember "); ok && (r.State == Finished || r.State == Recorded) {
 				removed[name] = r.Time
 			}
 			if name, ok := strings.CutPrefix(r.Procedure, "addMember "); ok && r.State == Recorded {

@@ -6,7 +6,8 @@ package sop
 //   - A line tells one thing, and has 80 columns at most; what is longer goes on
 //     in the next line, further in. Words that have to be copied whole, such as
 //     commands, are never broken.
-//   - Times bear their zone. Durations of steps stand behind them.
+//   - Times bear their zone. How long a step took stands
+//     behind it, unless that was nothing.
 //   - Plain ASCII, always: no colour, no pictures. What hosts and members say is
 //     kept word for word, but a byte that a terminal would act on is shown
 //     escaped. On a terminal other languages' letters stay.
@@ -42,6 +43,7 @@ type Terminal struct {
 	waits  map[string]time.Time // shapes of the reasons that were told in this step
 	step   int
 	open   string // the line of the step under way, which has no end yet
+	answer string // a short answer, to be told with the end of its step
 	failed error
 }
 
@@ -55,7 +57,7 @@ func NewTerminal(w io.Writer, tty bool, zone *time.Location) *Terminal {
 // is ErrInterrupted.
 func (t *Terminal) Append(r Record) error {
 	if r.Step != t.step {
-		t.step, t.waits = r.Step, map[string]time.Time{}
+		t.step, t.waits, t.answer = r.Step, map[string]time.Time{}, ""
 	}
 	if r.Stage != "" && r.Stage != t.stage && r.State != Skipped {
 		t.stage = r.Stage
@@ -74,7 +76,10 @@ func (t *Terminal) Append(r Record) error {
 			t.print(t.open)
 		}
 	case Answered:
-		if r.Detail != "" {
+		const short = 40
+		if len(r.Detail) <= short && !strings.Contains(r.Detail, "\n") {
+			t.answer = r.Detail
+		} else {
 			t.tell(r, "answer: "+r.Detail)
 		}
 	case Waiting:
@@ -82,8 +87,13 @@ func (t *Terminal) Append(r Record) error {
 			t.tell(r, "waiting: "+r.Detail)
 		}
 	case Done:
-		took := r.Took.Round(100 * time.Millisecond).Seconds()
-		end := fmt.Sprintf(" (%.1f s)", took)
+		end := ""
+		if t.answer != "" {
+			end = ": " + Plain(t.answer, !t.tty)
+		}
+		if took := r.Took.Round(100 * time.Millisecond); took > 0 {
+			end += fmt.Sprintf(" (%.1f s)", took.Seconds())
+		}
 		if t.open != "" {
 			t.end(end)
 			break
@@ -98,7 +108,10 @@ func (t *Terminal) Append(r Record) error {
 			t.tell(r, r.Procedure+": done")
 		}
 	case Refused, Failed:
-		t.end("") // the Ending tells it, at more length
+		if t.answer != "" {
+			t.tell(r, "answer: "+t.answer)
+		}
+		t.end("") // the Ending tells the rest
 	}
 	return t.failed
 }

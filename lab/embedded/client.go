@@ -91,9 +91,10 @@ func (l *Lab) over(ctx context.Context, conn *net.UnixConn, r request, fds ...in
 	}
 	if err != nil {
 		if ctx.Err() != nil {
-			err = ctx.Err()
+			return out, nil, fmt.Errorf("%w to %s: %w", errNotHeard, r.Op, ctx.Err())
 		}
-		return out, nil, fmt.Errorf("%w to %s: %w", errNotHeard, r.Op, err)
+		// It listened, and died before it answered.
+		return out, nil, fmt.Errorf("%w to %s: %w: %w", errNotHeard, r.Op, ErrGone, err)
 	}
 	if err := out.Error.err(); err != nil {
 		closeAll(files)

@@ -93,7 +93,7 @@ func claim(ctx context.Context, root, name string) (dir string, alive *os.File, 
 		if !errors.Is(err, errHeld) {
 			return "", nil, err
 		}
-		if answers(ctx, dir) {
+		if _, err := open(ctx, dir); err == nil || mute(err) {
 			return "", nil, fmt.Errorf("%w: %s", ErrExists, name)
 		}
 		if err := pause(ctx); err != nil {
@@ -146,14 +146,6 @@ func tryClaim(root, name string) (dir string, alive *os.File, graves []string, e
 		}
 		graves = append(graves, grave)
 	}
-}
-
-// answers reports that the lab's supervisor answers.
-func answers(ctx context.Context, dir string) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	_, err := OpenSocket(ctx, filepath.Join(dir, socketName))
-	return err == nil
 }
 
 // dead reports that no process of the lab in dir lives. The caller holds the

@@ -26,6 +26,7 @@ func (s *supervisor) settle(n *node) error {
 		Mounts:     s.charter.Mounts,
 		Spawn:      func(cmd *exec.Cmd) error { return s.spawn(n, cmd) },
 		Dial:       func(ctx context.Context, address string) error { return n.dial(ctx, address) },
+		Within:     n.within,
 	})
 	if err != nil {
 		return err

@@ -604,3 +604,27 @@ func BenchmarkExec(b *testing.B) {
 	}
 	require.NoError(b, lab.Down(deadline(b)))
 }
+
+// A lab that just dies takes the connection, and gives no answer.
+func TestHealMeetsADyingLab(t *testing.T) {
+	dir := root(t)
+	alive := filepath.Join(dir, "x", aliveName)
+	require.NoError(t, os.Mkdir(filepath.Dir(alive), 0o700))
+	lock, err := os.Create(alive)
+	require.NoError(t, err)
+	require.NoError(t, flock(lock, unix.LOCK_EX))
+	listener, err := net.Listen("unix", filepath.Join(dir, "x", socketName))
+	require.NoError(t, err)
+	go func() {
+		conn, err := listener.Accept()
+		if err == nil {
+			_ = conn.Close()
+		}
+		_ = listener.Close()
+		_ = lock.Close()
+	}()
+	did, err := Heal(deadline(t), dir)
+	require.NoError(t, err)
+	require.Equal(t, []string{"removed lab x: its supervisor is gone"}, did)
+	nothingLeft(t, dir)
+}

@@ -40,6 +40,10 @@ func List(ctx context.Context, root string) ([]Info, error) {
 	return all, nil
 }
 
+// mute reports that a supervisor listens but does not answer: it is stopped,
+// or this machine is very busy.
+func mute(err error) bool { return err != nil && !errors.Is(err, ErrGone) }
+
 // open is Open for a supervisor that may be stopped.
 func open(ctx context.Context, dir string) (*Lab, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -175,7 +179,7 @@ func heal(ctx context.Context, root, name string) ([]string, error) {
 			did = append(did, "lab "+name+": "+h)
 		}
 		return did, err
-	case !errors.Is(err, ErrGone):
+	case mute(err):
 		return nil, err
 	}
 	grave, err := judge(root, name)
@@ -226,7 +230,7 @@ func killHolders(ctx context.Context, root, name string) ([]string, error) {
 			}
 			return did, err
 		}
-		if answers(ctx, dir) {
+		if _, err := open(ctx, dir); err == nil || mute(err) {
 			return did, nil
 		}
 		if err := pause(patience); err == nil {

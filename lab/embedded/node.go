@@ -144,12 +144,15 @@ func (n *node) inside() (*thread, context.Context, error) {
 }
 
 // start starts a command inside the host.
-func (n *node) start(cmd *exec.Cmd) error {
+func (n *node) start(cmd *exec.Cmd) error { return n.within(cmd.Start) }
+
+// within runs a function inside the host.
+func (n *node) within(f func() error) error {
 	t, _, err := n.inside()
 	if err != nil {
 		return err
 	}
-	return t.do(cmd.Start)
+	return t.do(f)
 }
 
 // socket makes a TCP socket inside the host.

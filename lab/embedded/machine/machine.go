@@ -34,6 +34,9 @@ type Config struct {
 	// Dial opens a TCP connection from inside the host's network namespace
 	// and closes it. Nil dials from where this process is.
 	Dial func(ctx context.Context, address string) error
+	// Within runs a function on a thread that is inside the host's network
+	// namespace. Nil has a process of its own look at what is there.
+	Within func(f func() error) error
 	// Executable is this very binary, or another one whose main function
 	// calls MemberMain when argv[0] is MemberName.
 	Executable string

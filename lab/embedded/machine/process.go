@@ -314,9 +314,15 @@ const listening = "listening\n"
 func (m *Machine) listeners(ctx context.Context) (map[int]string, error) {
 	var table string
 	var err error
-	if m.shared {
+	switch {
+	case m.shared:
 		table, err = listeningSockets()
-	} else {
+	case m.config.Within != nil:
+		err = m.config.Within(func() error {
+			table, err = listeningSockets()
+			return err
+		})
+	default:
 		table, err = m.ask(ctx, m.taskCommand(task{Role: roleSockets, Env: baseEnv()}))
 	}
 	if err != nil {
