@@ -111,6 +111,7 @@ type Refresh struct {
 	Host    string
 	File    File
 	Without []string // hosts whose members are left out
+	With    string   // a host whose member is a voter by then; empty for none
 }
 
 // On makes a change that needs nothing but the host.
@@ -251,11 +252,38 @@ func (a Refresh) String() string {
 func (a Refresh) ByHand(v View) []string {
 	line := "vi " + a.File.Path()
 	if a.File == EnvFile {
-		line += "   # ETCDCTL_ENDPOINTS=" + strings.Join(v.VoterURLs(a.Without...), ",")
+		line += "   # ETCDCTL_ENDPOINTS=" + strings.Join(a.endpoints(v), ",")
 	} else {
-		line += "   # initial-cluster, initial-cluster-state: existing"
+		var peers []string
+		for _, p := range a.peers(v) {
+			peers = append(peers, p.Name+"="+p.URL)
+		}
+		line += "   # initial-cluster: " + strings.Join(peers, ",") + "; initial-cluster-state: existing"
 	}
 	return []string{onHost(a.Host, line)}
+}
+
+// endpoints are what the file is to name: the voters, dead ones too, which may
+// come back; never a learner.
+func (a Refresh) endpoints(v View) []string {
+	urls := v.VoterURLs(a.Without...)
+	if a.With == "" {
+		return urls
+	}
+	urls = append(urls, v.ClientURL(a.With))
+	slices.Sort(urls)
+	return slices.Compact(urls)
+}
+
+// peers are the members that an etcd.conf is to name.
+func (a Refresh) peers(v View) []config.Peer {
+	all := v.peers(a.With, a.Without...)
+	if a.With == "" || slices.ContainsFunc(all, func(p config.Peer) bool { return p.URL == v.PeerURL(a.With) }) {
+		return all
+	}
+	all = append(all, config.Peer{Name: v.MemberName(a.With), URL: v.PeerURL(a.With)})
+	sortPeers(all)
+	return all
 }
 
 func (a On) String() string { return a.Act.String() + " on " + a.Host }
@@ -299,6 +327,10 @@ func (v View) peers(joining string, without ...string) []config.Peer {
 			all = append(all, config.Peer{Name: name, URL: u})
 		}
 	}
-	slices.SortFunc(all, func(a, b config.Peer) int { return strings.Compare(a.Name+a.URL, b.Name+b.URL) })
+	sortPeers(all)
 	return all
+}
+
+func sortPeers(all []config.Peer) {
+	slices.SortFunc(all, func(a, b config.Peer) int { return strings.Compare(a.Name+a.URL, b.Name+b.URL) })
 }

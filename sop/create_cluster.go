@@ -361,12 +361,13 @@ func takeDown(v View, stamp string) []Stage {
 		stop = append(stop,
 			Step{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
 			stopUnit(h))
+		// What the old cluster was started with must not found another one: an
+		// equal token means an equal cluster ID. It goes first, since it is the
+		// data that tells a rerun that something is left here.
+		aside = append(aside, removeFile(h, config.ConfPath, "remove the old etcd.conf"))
 		for _, d := range dataDirs(spec) {
 			aside = append(aside, Step{Title: "set aside " + d, Host: h, Act: On{h, host.SetAside{Path: d, Stamp: stamp}}, Until: dirEmpty(h, d), Needs: []Safeguard{isStopped(h)}})
 		}
-		// What the old cluster was started with must not found another one: an
-		// equal token means an equal cluster ID.
-		aside = append(aside, removeFile(h, config.ConfPath, "remove the old etcd.conf"))
 	}
 	stages = append(stages, Stage{"stop every member", stop}, Stage{"set the data aside", aside})
 	return append(stages, Stage{"forget the old cluster", []Step{{Title: "forget the cluster's ID", Act: Remember{Forget: true}, Until: remembers(0)}}})

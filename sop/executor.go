@@ -338,9 +338,9 @@ func refreshed(a Refresh, v View) (host.WriteFile, error) {
 
 func (v View) refresh(content []byte, a Refresh) ([]byte, error) {
 	if a.File == EnvFile {
-		return config.EditClientEnv(content, v.VoterURLs(a.Without...))
+		return config.EditClientEnv(content, a.endpoints(v))
 	}
-	peers, state := v.peers("", a.Without...), "existing"
+	peers, state := a.peers(v), "existing"
 	return config.EditMember(content, config.MemberEdit{Initial: &peers, State: &state})
 }
 

@@ -195,6 +195,7 @@ func (op *operator) dieAt(n int, p Procedure) (died bool, at Point, err error) {
 	op.Runner.Point = func(pt Point) {
 		if pt.N == n {
 			op.dead.Store(true)
+			op.Site.abandon()
 			panic(killedAt{pt})
 		}
 	}
@@ -209,6 +210,23 @@ func (op *operator) dieAt(n int, p Procedure) (died bool, at Point, err error) {
 	}()
 	_, err = op.do(p)
 	return false, Point{}, err
+}
+
+// abandon is what the kernel does for a process that was killed: it ends its
+// goroutines and closes its files, nothing else.
+func (s *Site) abandon() {
+	s.mu.Lock()
+	l := s.lock
+	s.lock = nil
+	s.mu.Unlock()
+	if l == nil {
+		return
+	}
+	if l.stop != nil {
+		l.stop()
+	}
+	<-l.done
+	l.file.Close()
 }
 
 // must runs a procedure to its end with a fresh operator.

@@ -19,7 +19,7 @@ func TestKillSweep(t *testing.T) {
 			bubble(t, c.hosts, func(g *ground) {
 				c.prepare(g)
 				p := c.procedure(g)
-				whole := g.clone(filepath.Join(t.TempDir(), "whole"))
+				whole := g.clone(filepath.Join(g.t.TempDir(), "whole"))
 				if c.after != nil {
 					c.after(whole)
 				}
@@ -28,25 +28,25 @@ func TestKillSweep(t *testing.T) {
 				want := whole.dump()
 				n := 1
 				for ; ; n++ {
-					cut := g.clone(filepath.Join(t.TempDir(), fmt.Sprint(n)))
+					cut := g.clone(filepath.Join(g.t.TempDir(), fmt.Sprint(n)))
 					op := cut.operator()
 					died, at, err := op.dieAt(n, p())
-					require.NoError(t, err, "point %d\n%s", n, op.story())
+					require.NoError(g.t, err, "point %d\n%s", n, op.story())
 					if !died {
 						break
 					}
 					again := cut.operator()
 					_, err = again.do(p())
-					require.NoError(t, err, "killed at %+v, then\n%s", at, again.story())
+					require.NoError(g.t, err, "killed at %+v, then\n%s", at, again.story())
 					cut.settle()
-					require.Equal(t, want, cut.dump(), "killed at %+v", at)
+					require.Equal(g.t, want, cut.dump(), "killed at %+v", at)
 					empty, err := cut.operator().do(p())
-					require.NoError(t, err)
-					require.True(t, empty.Plan.Empty(), "killed at %+v, run again, and there is still something to do", at)
-					require.NoError(t, os.RemoveAll(cut.dir))
+					require.NoError(g.t, err)
+					require.True(g.t, empty.Plan.Empty(), "killed at %+v, run again, and there is still something to do", at)
+					require.NoError(g.t, os.RemoveAll(cut.dir))
 				}
-				require.Equal(t, points+1, n)
-				t.Logf("%d kill points", points)
+				require.Equal(g.t, points+1, n)
+				g.t.Logf("%d kill points", points)
 			})
 		})
 	}
@@ -107,7 +107,9 @@ func sweeps() []sweep {
 		}},
 		{name: "purge", hosts: 3, prepare: up, procedure: always(PurgeCluster{})},
 		{name: "create again", hosts: 1, prepare: up, procedure: func(g *ground) func() Procedure {
-			return func() Procedure { p := g.create(); p.Clean = &yes; return p }
+			p := g.create() // that it was built is an event, and the token its name
+			p.Clean = &yes
+			return always(p)(g)
 		}},
 	}
 }

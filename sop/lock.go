@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,7 +52,6 @@ func (h Holder) token() string { return h.Host + " " + h.BootID + " " + h.File }
 type lock struct {
 	file    *os.File
 	lease   clientv3.LeaseID
-	self    Holder
 	claimed []string // hosts
 	former  Holder   // who held the file before and did not give it up: it is gone
 	stop    context.CancelFunc
@@ -77,9 +77,17 @@ func (s *Site) acquire(ctx context.Context, v View, procedure string, onHosts bo
 	close(l.done)
 	self := s.Self
 	self.Procedure, self.Started = procedure, s.Now()
+	if onHosts {
+		for _, hv := range v.Hosts {
+			if _, wanted := v.Wanted.Host(hv.Name); wanted && hv.Reachable() {
+				self.Claims = append(self.Claims, hv.Name)
+			}
+		}
+	}
 	if err := s.acquireFile(l, &self); err != nil {
 		return err
 	}
+	s.unclaim(ctx, v, l.former, self.Claims)
 	if onHosts {
 		if err := s.claim(ctx, l, v, self); err != nil {
 			s.free(l)
@@ -119,6 +127,9 @@ func (s *Site) acquireFile(l *lock, self *Holder) error {
 		path = abs
 	}
 	self.File = path
+	if b, err := os.ReadFile(path); err == nil {
+		_ = json.Unmarshal(b, &l.former) // empty where it was given up
+	}
 	b, err := json.Marshal(self)
 	if err == nil {
 		err = f.Truncate(0)
@@ -330,39 +341,74 @@ func (s *Site) free(l *lock) {
 			}
 		}
 	}
+	released := true
 	for _, name := range l.claimed {
 		s.mu.Lock()
 		h := s.hosts[name]
 		s.mu.Unlock()
 		if h != nil {
-			_ = h.Do(ctx, host.Release{Token: s.Self.token()})
+			released = h.Do(ctx, host.Release{Token: s.Self.token()}) == nil && released
 		}
 	}
 	if l.file != nil {
+		if released {
+			_ = l.file.Truncate(0) // or the next run looks after what is left
+		}
 		l.file.Close()
+	}
+}
+
+// unclaim gives up what a run that was killed has left claimed on hosts, but
+// for those that are about to be claimed again. What it cannot reach ends with
+// the host's next boot.
+func (s *Site) unclaim(ctx context.Context, v View, former Holder, except []string) {
+	for _, name := range former.Claims {
+		h, err := s.host(v.Spec(name))
+		if err != nil || slices.Contains(except, name) {
+			continue
+		}
+		ctx, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+		_ = h.Do(ctx, host.Release{Token: former.token()})
+		stop()
+	}
+}
+
+// tidy ends a lock whose holder on this host was killed after its last change,
+// so that there is nothing left to do but this.
+func (s *Site) tidy(ctx context.Context, v View) {
+	f, err := os.OpenFile(filepath.Join(s.State, "operator."+s.Group), os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return // its holder lives
+	}
+	var former Holder
+	if json.NewDecoder(f).Decode(&former) == nil {
+		s.unclaim(ctx, v, former, nil)
+		_ = f.Truncate(0)
 	}
 }
 
 func (s *Site) claim(ctx context.Context, l *lock, v View, self Holder) error {
 	s.Self.File = self.File
-	for _, hv := range v.Hosts {
-		if _, wanted := v.Wanted.Host(hv.Name); !wanted || !hv.Reachable() {
-			continue
-		}
-		h, err := s.host(v.Spec(hv.Name))
+	claim := host.Claim{Owner: self.String(), Token: self.token()}
+	if l.former.File != "" {
+		claim.Supersedes = []string{l.former.token()} // this host may have booted since
+	}
+	for _, name := range self.Claims {
+		h, err := s.host(v.Spec(name))
 		if err != nil {
-			return fmt.Errorf("take the lock of %s: %w", hv.Name, err)
+			return fmt.Errorf("take the lock of %s: %w", name, err)
 		}
 		ctx, stop := context.WithTimeout(ctx, s.Deadlines[Acting])
-		err = h.Do(ctx, host.Claim{Owner: self.String(), Token: self.token()})
+		err = h.Do(ctx, claim)
 		stop()
-		if errors.Is(err, host.ErrClaimed) {
-			return fmt.Errorf("take the lock of %s: %w", hv.Name, err)
-		}
 		if err != nil {
-			return fmt.Errorf("take the lock of %s: %w", hv.Name, err)
+			return fmt.Errorf("take the lock of %s: %w", name, err)
 		}
-		l.claimed = append(l.claimed, hv.Name)
+		l.claimed = append(l.claimed, name)
 	}
 	return nil
 }

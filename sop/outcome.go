@@ -56,8 +56,9 @@ type Ending struct {
 	Err       error // nil when the goal is reached
 	// Result is the run's; its View is the last look.
 	Result Result
-	// Command is the whole command as it was typed; Prefix what stands before
-	// the name of a target: "INVENTORY=x.yml go tool mage ".
+	// Command is the whole command as it was typed, without consent and without
+	// the hash of a reviewed plan; Prefix is what stands before the name of a
+	// target: "INVENTORY=x.yml go tool mage ".
 	Command, Prefix string
 	// Now is when it ended.
 	Now time.Time
@@ -111,7 +112,9 @@ func (o Ending) reason() string {
 		if o.interrupted() {
 			return "interrupted: it stopped before the next change\n"
 		}
-		return wrap("", "  ", o.Err.Error())
+		// Mage puts a word of its own before it.
+		const word = "Error: "
+		return strings.TrimPrefix(wrap(word, "  ", o.Err.Error()), word)
 	}
 	return r.Text()
 }
@@ -193,11 +196,11 @@ func (o Ending) goOn() string {
 	var r *Refusal
 	switch {
 	case errors.Is(o.Err, ErrPlanChanged):
-		return o.Command + "   # with the hash that -plan prints now, once it is reviewed"
+		return o.Command + " -plan   # to be reviewed again"
 	case !errors.As(o.Err, &r):
 		return o.Command
-	case r.Safeguard == consentName && r.Hint != "":
-		return r.Hint
+	case r.Safeguard == consentName && r.Hint == "" && o.Result.Plan.Consent != nil:
+		return o.Command + " -confirm=" + o.Result.Plan.Consent.Code
 	}
 	return o.Command + "   # once that is mended"
 }
@@ -316,8 +319,6 @@ type Agreement struct {
 	In io.Reader
 	// Out is where what is at stake is shown.
 	Out io.Writer
-	// Command is the whole command as it was typed.
-	Command string
 }
 
 // Ask shows what is at stake and takes the code. Anything but the right code is
@@ -331,10 +332,8 @@ func (a Agreement) Ask(ctx context.Context, c Consent) error {
 	if _, err := io.WriteString(a.Out, b.String()); err != nil {
 		return fmt.Errorf("%w: nobody watches any more: %w", ErrInterrupted, err)
 	}
-	no := func(found string) error {
-		return &Refusal{Safeguard: consentName, Found: found, Needed: "the code of what is to be lost, which is the cluster's ID where it has one",
-			Hint: fmt.Sprintf("%s -confirm=%s", a.Command, c.Code)}
-	}
+	const needed = "the code of what is to be lost, which is the cluster's ID where it has one"
+	no := func(found string) error { return &Refusal{Safeguard: consentName, Found: found, Needed: needed} }
 	switch {
 	case a.Given == c.Code && c.Code != "":
 		return nil
@@ -342,7 +341,7 @@ func (a Agreement) Ask(ctx context.Context, c Consent) error {
 		// The right code is not told to whoever came with a wrong one: that is
 		// how the wrong cluster is destroyed.
 		return &Refusal{Safeguard: consentName, Found: fmt.Sprintf("-confirm=%s is not the code of what is here", a.Given),
-			Needed: "the code of what is to be lost, which is the cluster's ID where it has one", Hint: "is this the right inventory? -plan shows the code"}
+			Needed: needed, Hint: "is this the right inventory? -plan shows the code"}
 	case a.In == nil:
 		return no("nobody is at a terminal to agree")
 	}

@@ -35,7 +35,7 @@ func (p ReloadConfig) Plan(v View) (Plan, error) {
 	if !v.Exists() {
 		return Plan{}, refuse("quorum", "", "look at it with: status", "no member of a cluster answers")
 	}
-	steps := references(v, nil)
+	steps := references(v, nil, "")
 	if len(p.Only) > 0 {
 		known := map[string]bool{string(Conf): true, string(EnvFile): true}
 		for _, s := range steps {

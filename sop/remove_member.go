@@ -55,7 +55,7 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%s cannot be reached: its etcd is not stopped and its data stays; purgeHost %s when it is back", h, h))
 	}
 	if listed || !v.fresh(h) {
-		plan.Stages = append(plan.Stages, Stage{"take it out of the references", references(v, []string{h})})
+		plan.Stages = append(plan.Stages, Stage{"take it out of the references", references(v, []string{h}, "")})
 	}
 	if listed {
 		plan.Stages = append(plan.Stages, p.leave(v, m))
@@ -136,7 +136,7 @@ func (v View) heir(from string) (string, bool) {
 
 // fresh reports whether no reference names a host any more.
 func (v View) fresh(without string) bool {
-	for _, s := range references(v, []string{without}) {
+	for _, s := range references(v, []string{without}, "") {
 		if s.Until(v) != nil {
 			return false
 		}

@@ -124,6 +124,7 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 		return res, err
 	}
 	if plan.Empty() {
+		r.Site.tidy(ctx, v)
 		return res, record(Finished, "nothing to do")
 	}
 	if r.Expect != "" && r.Expect != plan.Digest(v) {

@@ -735,7 +735,7 @@ func (s *Site) settleDebts(v View) error {
 		switch {
 		case !ok || !h.Reachable():
 			owed = append(owed, name)
-		case !slices.ContainsFunc(references(v, nil), func(s Step) bool { return s.Host == name && s.Until(v) != nil }):
+		case !slices.ContainsFunc(references(v, nil, ""), func(s Step) bool { return s.Host == name && s.Until(v) != nil }):
 			owed = slices.DeleteFunc(slices.Clone(owed), func(o string) bool { return o == name })
 		}
 	}

@@ -141,7 +141,7 @@ func (v View) findings() []string {
 			all = append(all, s.Name+": "+text)
 		}
 	}
-	for _, step := range references(v, nil) {
+	for _, step := range references(v, nil, "") {
 		if h, ok := v.Host(step.Host); !ok || !h.Reachable() {
 			continue
 		}

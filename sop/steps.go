@@ -162,18 +162,19 @@ func stopUnit(h string) Step {
 
 // references are the steps that bring every file which names the members up to
 // date: etcd.conf and etcdctl's environment. Members on the hosts in without
-// are left out of them, and the hosts themselves are left alone.
-func references(v View, without []string, also ...string) []Step {
+// are left out of them, and the hosts themselves are left alone; the member on
+// the host with is a voter by then, "" for none.
+func references(v View, without []string, with string) []Step {
 	var steps []Step
-	for _, name := range v.referenceHosts(also...) {
+	for _, name := range v.referenceHosts(with) {
 		if slices.Contains(without, name) {
 			continue
 		}
 		for _, f := range []File{Conf, EnvFile} {
-			if f == Conf && !v.isMemberHost(name, also...) {
+			if f == Conf && name != with && !v.isMemberHost(name) {
 				continue
 			}
-			a := Refresh{Host: name, File: f, Without: without}
+			a := Refresh{Host: name, File: f, Without: without, With: with}
 			steps = append(steps, Step{Title: "refresh " + string(f), Host: name, Act: a, Until: owed(v, name, isFresh(a))})
 		}
 	}
@@ -189,16 +190,16 @@ func owed(v View, name string, c Condition) Condition {
 	return c
 }
 
-func (v View) isMemberHost(name string, also ...string) bool {
+func (v View) isMemberHost(name string) bool {
 	_, ok := v.At(name)
-	return ok || slices.Contains(also, name)
+	return ok
 }
 
 // referenceHosts are the hosts whose files name the members.
 func (v View) referenceHosts(also ...string) []string {
 	var names []string
 	add := func(name string) {
-		if !slices.Contains(names, name) {
+		if name != "" && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}

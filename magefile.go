@@ -1,0 +1,1280 @@
+//go:build mage
+
+// Standard operating procedures for etcd clusters: rehearsed, safe to repeat.
+//
+// INVENTORY names the inventory (pigsty.yml, else ~/pigsty/pigsty.yml), CLUSTER
+// its group (etcd). Flags stand after the arguments; -h TARGET lists them.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/magefile/mage/mg"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/sop"
+	"github.com/etcdrill/etcdrill/sop/command"
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/host"
+	"github.com/etcdrill/etcdrill/sop/inventory"
+	"github.com/etcdrill/etcdrill/sop/pki"
+)
+
+//mage:multiline
+
+// The environment that is read here and nowhere else. The last four are set by
+// this program or by tests of it.
+const (
+	envInventory = "INVENTORY"
+	envCluster   = "CLUSTER"
+	envUser      = "ETCDCTL_USER"
+	envPassword  = "ETCDCTL_PASSWORD"
+	envCA        = "ETCDCTL_CACERT"
+	envCert      = "ETCDCTL_CERT"
+	envKey       = "ETCDCTL_KEY"
+	envInside    = "ETCDRILL_INSIDE" // control socket of the lab that this process is in
+	envCalled    = "ETCDRILL_CALLED" // how the user called the process outside
+	envKill      = "ETCDRILL_KILL"   // number of the kill point to die at
+	envPoints    = "ETCDRILL_POINTS" // file that gets a line for each kill point
+)
+
+// init does what has to be done before mage reads the command line: a lab's own
+// processes begin here, what is wrong with the whole line is said before
+// anything is done, and a command about a lab's cluster moves into the lab.
+func init() {
+	embedded.Main(os.Args)
+	args := os.Args[1:]
+	// `go tool mage -h TARGET` passes its own options on in the environment.
+	if on, _ := strconv.ParseBool(os.Getenv("MAGEFILE_LIST")); on {
+		return
+	}
+	if on, _ := strconv.ParseBool(os.Getenv("MAGEFILE_HELP")); on {
+		args = append([]string{"-h"}, args...)
+	}
+	targets := command.Targets()
+	if err := command.Check(args, targets); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	if t, ok := command.Called(args, targets); ok && t.Site && !command.Set(args, "rehearse") {
+		enterLab()
+	}
+}
+
+// --- procedures ---
+
+// CreateCluster brings up the cluster that the inventory describes.
+func CreateCluster(
+	ctx context.Context,
+	clean *bool, // whether an existing cluster may be cleared; overrides etcd_clean
+	safeguard *bool, // whether an existing cluster is protected; overrides etcd_safeguard
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
+		token, err := config.NewToken(g.began, rand.Reader)
+		return sop.CreateCluster{Clean: clean, Safeguard: safeguard, Token: token, Stamp: sop.Stamp(g.began)}, err
+	})
+}
+
+// DestroyCluster takes the whole cluster down and sets its data aside.
+func DestroyCluster(
+	ctx context.Context,
+	clean *bool, // whether an existing cluster may be cleared; overrides etcd_clean
+	safeguard *bool, // whether an existing cluster is protected; overrides etcd_safeguard
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
+		return sop.DestroyCluster{Clean: clean, Safeguard: safeguard, Stamp: sop.Stamp(g.began)}, nil
+	})
+}
+
+// PurgeCluster takes the whole cluster down and deletes all its data.
+func PurgeCluster(
+	ctx context.Context,
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(*ground) (sop.Procedure, error) {
+		return sop.PurgeCluster{}, nil
+	})
+}
+
+// PurgeHost deletes etcd's leftovers on a host that is in no cluster.
+func PurgeHost(
+	ctx context.Context,
+	host string, // inventory name of the host
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(*ground) (sop.Procedure, error) {
+		return sop.PurgeHost{Host: host}, nil
+	})
+}
+
+// ClientEnv prints the environment of etcdctl, for eval "$(...)".
+func ClientEnv(
+	ctx context.Context,
+	install *bool, // write /etc/profile.d/etcdctl.sh on the hosts
+	check *bool, // try put, get and delete of a key of its own through every voter
+	plan *bool, // show the steps of -install and take none
+	rehearse *bool, // run -install on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+) error {
+	o := options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect}
+	if on(install) || on(plan) || on(rehearse) {
+		if on(check) {
+			return mg.Fatal(2, "clientEnv: -check stands without -install, -plan and -rehearse")
+		}
+		return perform(ctx, o, func(*ground) (sop.Procedure, error) { return sop.InstallClientEnv{}, nil })
+	}
+	return clientEnv(ctx, o, on(check))
+}
+
+// ReloadConfig refreshes every file that names the endpoints.
+func ReloadConfig(
+	ctx context.Context,
+	only *string, // these hosts or files alone, comma separated: 10.10.10.10, etcd.conf, etcdctl.sh
+	restart *bool, // restart the members afterwards, one at a time
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect}, func(g *ground) (sop.Procedure, error) {
+		p := sop.ReloadConfig{Restart: on(restart), Soak: g.soak(soak)}
+		if only != nil {
+			p.Only = strings.Split(*only, ",")
+		}
+		p.Since = g.since(p.String())
+		return p, nil
+	})
+}
+
+// AddMember brings one host into the cluster, as a learner first.
+func AddMember(
+	ctx context.Context,
+	host string, // inventory name of the host
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, edit: inventory}, func(*ground) (sop.Procedure, error) {
+		return sop.AddMember{Host: host}, nil
+	})
+}
+
+// RemoveMember takes one member out, and gives up an add that was cut off.
+func RemoveMember(
+	ctx context.Context,
+	host string, // inventory name of the host
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, edit: inventory}, func(g *ground) (sop.Procedure, error) {
+		return sop.RemoveMember{Host: host, Stamp: sop.Stamp(g.began)}, nil
+	})
+}
+
+// Restart restarts the members one at a time, the leader last.
+func Restart(
+	ctx context.Context,
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect}, func(g *ground) (sop.Procedure, error) {
+		p := sop.Restart{Soak: g.soak(soak)}
+		p.Since = g.since(p.String())
+		return p, nil
+	})
+}
+
+// Snapshot saves the key space to a file and verifies it.
+func Snapshot(
+	ctx context.Context,
+	file string, // file to write, which must not be there yet
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	waive *string, // safeguards to pass over, by name, comma separated
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, noHosts: true}, func(g *ground) (sop.Procedure, error) {
+		path, err := filepath.Abs(file)
+		if err != nil {
+			return nil, err
+		}
+		_, err = os.Lstat(path)
+		return sop.Snapshot{File: path, Since: g.began, Exists: err == nil}, nil
+	})
+}
+
+// Status takes one look: members, roles, lag, alarms, drift.
+func Status(
+	ctx context.Context,
+	json *bool, // one line of JSON on stdout
+) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	g, err := open(ctx, options{})
+	if err != nil {
+		return ended(err, false)
+	}
+	defer g.site.Close()
+	v, err := g.site.Observe(ctx, sop.Scope{AllHosts: true, Hash: true})
+	if err != nil {
+		return ended(err, false)
+	}
+	fmt.Fprint(os.Stderr, sop.Header(v, g.place))
+	if on(json) {
+		return ended(printJSON(sop.ReportOf(v)), false)
+	}
+	fmt.Print(sop.ReportOf(v).Text())
+	return nil
+}
+
+// options are what every procedure takes.
+type options struct {
+	plan, rehearse, json         *bool
+	waive, expect, confirm, edit *string
+	// noHosts is set where a procedure asks etcd and no host.
+	noHosts bool
+}
+
+func on(b *bool) bool { return b != nil && *b }
+
+func given(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func (o options) waived() []string {
+	if o.waive == nil {
+		return nil
+	}
+	return strings.Split(*o.waive, ",")
+}
+
+// perform carries a procedure out, or shows its plan.
+func perform(ctx context.Context, o options, procedure func(*ground) (sop.Procedure, error)) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	g, err := open(ctx, o)
+	if err != nil {
+		return ended(err, false)
+	}
+	defer g.site.Close()
+	p, err := procedure(g)
+	if err != nil {
+		return ended(err, false)
+	}
+	if on(o.rehearse) {
+		return ended(fmt.Errorf("%w: rehearsals of one procedure are not in this version yet; `rehearse` plays them all in a lab, and lab:up gives one to try %q in", sop.ErrGround, p), false)
+	}
+	if on(o.plan) {
+		return g.explain(ctx, p, o)
+	}
+	if g.lab == nil && !o.noHosts {
+		return ended(errNoSSH, false)
+	}
+	return g.run(ctx, p, o)
+}
+
+// errNoSSH is why a real host cannot be worked on.
+var errNoSSH = fmt.Errorf("%w: the inventory is about real hosts, and this version cannot reach hosts over SSH yet; nothing was touched. "+
+	"What works now: -plan and status ask etcd itself, and lab:up gives a lab in which everything can be done", sop.ErrGround)
+
+// explain prints a plan.
+func (g *ground) explain(ctx context.Context, p sop.Procedure, o options) error {
+	r := sop.Runner{Site: g.site}
+	plan, v, err := r.Explain(ctx, p)
+	if v.Wanted.Name != "" {
+		fmt.Fprint(os.Stderr, sop.Header(v, g.place))
+	}
+	if err != nil {
+		return g.ending(p, sop.Result{Plan: plan, View: v}, err)
+	}
+	hash := plan.Digest(v)
+	if on(o.json) {
+		err = printJSON(plan.Record(p.String(), v, o.waived()...))
+	} else {
+		fmt.Printf("plan of %s\n%s", p, plan.Text(v))
+		for _, r := range plan.Objections(v, o.waived()...) {
+			fmt.Printf("as things are: %s", r.Text())
+		}
+		if plan.Consent != nil {
+			fmt.Printf("consent: %s -confirm=%s\n", g.command, plan.Consent.Code)
+		}
+		if !plan.Empty() {
+			fmt.Printf("reviewed: %s -expect=%s\n", g.command, hash)
+		}
+	}
+	if e := given(o.expect); err == nil && e != "" && e != hash {
+		err = fmt.Errorf("%w: %s was reviewed, %s is what would be done now", sop.ErrPlanChanged, e, hash)
+	}
+	return ended(err, false)
+}
+
+// run carries a procedure out.
+func (g *ground) run(ctx context.Context, p sop.Procedure, o options) error {
+	// One look at the members alone, to say where we are before all else.
+	v, err := g.site.Observe(ctx, sop.Scope{})
+	if err != nil {
+		return ended(err, false)
+	}
+	fmt.Fprint(os.Stderr, sop.Header(v, g.place))
+	run := g.began.UTC().Format("20060102T150405.000Z") + "-" + strings.ReplaceAll(nameOf(p), " ", "-")
+	file, err := beginRun(g.site, run)
+	if err != nil {
+		return ended(err, false)
+	}
+	defer file.Close()
+	var watched sop.Journal = sop.NewTerminal(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())), time.Local)
+	if on(o.json) {
+		watched = sop.JSONLines(os.Stdout)
+	}
+	g.site.Self.Run = run
+	agreement := sop.Agreement{Given: given(o.confirm), Out: os.Stderr}
+	if term.IsTerminal(int(os.Stdin.Fd())) {
+		agreement.In = os.Stdin
+	}
+	point, err := killPoints()
+	if err != nil {
+		return ended(err, false)
+	}
+	r := sop.Runner{
+		Site: g.site, Journal: sop.Tee(file, watched), Run: run, Waive: o.waived(), Expect: given(o.expect),
+		Agree: func(c sop.Consent) error { return agreement.Ask(ctx, c) },
+		Poll:  50 * time.Millisecond, Point: point,
+	}
+	res, err := r.Do(ctx, p)
+	if err != nil && res.Changed {
+		// What was in flight when it stopped may be there by now. Mage leaves
+		// little time after Ctrl-C.
+		last, stop := context.WithTimeout(context.WithoutCancel(ctx), 800*time.Millisecond)
+		if v, err := g.site.Observe(last, sop.Scope{AllHosts: true}); err == nil {
+			res.View = v
+		}
+		stop()
+	}
+	return g.ending(p, res, err)
+}
+
+// nameOf is a procedure's name and host, for a directory.
+func nameOf(p sop.Procedure) string {
+	verb, _, _ := strings.Cut(p.String(), " ")
+	if s, ok := p.(interface{ Subject() string }); ok {
+		return verb + "-" + strings.ReplaceAll(s.Subject(), "/", "-")
+	}
+	return verb
+}
+
+// beginRun opens the journal of a run, and lets runs/latest point to it.
+func beginRun(s *sop.Site, run string) (*sop.FileJournal, error) {
+	dir := filepath.Join(s.RunsDir(), run)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keep a journal beside the inventory: %w", err)
+	}
+	file, err := sop.OpenJournal(filepath.Join(dir, "journal.jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	// The link is a convenience: without it the directories still sort by time.
+	fresh := filepath.Join(dir, "latest")
+	if os.Symlink(run, fresh) == nil {
+		_ = os.Rename(fresh, filepath.Join(s.RunsDir(), "latest"))
+	}
+	return file, nil
+}
+
+// ending tells how a run ended and picks the exit status.
+func (g *ground) ending(p sop.Procedure, res sop.Result, err error) error {
+	text := sop.Ending{Procedure: p, Err: err, Result: res, Command: g.command, Prefix: g.prefix, Now: time.Now()}.Text()
+	if status := sop.ExitStatus(err, res.Changed); status != 0 {
+		return mg.Fatal(status, strings.TrimRight(text, "\n"))
+	}
+	fmt.Fprint(os.Stderr, text)
+	return nil
+}
+
+// ended picks the exit status where nothing was begun, or nothing is to be told
+// beside the error.
+func ended(err error, changed bool) error {
+	var r *sop.Refusal
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &r):
+		return mg.Fatal(sop.ExitStatus(err, changed), strings.TrimRight(r.Text(), "\n"))
+	}
+	return mg.Fatal(sop.ExitStatus(err, changed), err)
+}
+
+func printJSON(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }
+
+// clientEnv prints the environment of etcdctl, or tries what a client does.
+func clientEnv(ctx context.Context, o options, check bool) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	g, err := open(ctx, o)
+	if err != nil {
+		return ended(err, false)
+	}
+	defer g.site.Close()
+	v, err := g.site.Observe(ctx, sop.Scope{})
+	if err != nil {
+		return ended(err, false)
+	}
+	fmt.Fprint(os.Stderr, sop.Header(v, g.place))
+	if check {
+		g.site.Self.Run = g.began.UTC().Format("20060102T150405.000Z") + "-clientEnv"
+		told, err := g.site.CheckClient(ctx, v)
+		for _, s := range told {
+			fmt.Println(s)
+		}
+		return ended(err, false)
+	}
+	files, notes := g.clientFiles(v)
+	env, warning := sop.ClientEnv(v, files)
+	if warning != "" {
+		notes = append(notes, warning)
+	}
+	if err := env.Check(); err != nil {
+		return ended(err, false)
+	}
+	for _, n := range notes {
+		fmt.Fprintln(os.Stderr, "warning: "+n)
+	}
+	if on(o.json) {
+		return ended(printJSON(map[string]any{"endpoints": env.Endpoints, "cacert": env.CAFile, "cert": env.CertFile, "key": env.KeyFile, "warnings": notes}), false)
+	}
+	_, err = os.Stdout.Write(env.Render())
+	return ended(err, false)
+}
+
+// clientFiles picks the certificate files that this user can read, and says
+// where there are some that he cannot.
+func (g *ground) clientFiles(v sop.View) (sop.ClientFiles, []string) {
+	if ca, cert, key := os.Getenv(envCA), os.Getenv(envCert), os.Getenv(envKey); cert != "" && key != "" {
+		return sop.ClientFiles{CA: ca, Cert: cert, Key: key}, nil
+	}
+	var notes []string
+	var first *sop.ClientFiles
+	for _, f := range g.site.ClientFilesOn(v) {
+		if g.lab != nil && !strings.HasPrefix(f.CA, string(g.site.PKI)) {
+			continue // this machine's own files have no business in a lab
+		}
+		if _, err := os.Stat(f.Key); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		k, err := os.Open(f.Key)
+		if err == nil {
+			k.Close()
+			return f, notes
+		}
+		notes = append(notes, fmt.Sprintf("this user cannot read %s: use sudo, or ask for membership of its group", f.Key))
+		if first == nil {
+			first = &f
+		}
+	}
+	if first != nil {
+		return *first, notes
+	}
+	return sop.ClientFiles{}, append(notes, "no client certificate was found on this machine: set ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY")
+}
+
+// --- the ground ---
+
+// ground is what a command stands on.
+type ground struct {
+	inv             *inventory.Inventory
+	site            *sop.Site
+	lab             *embedded.Lab // nil on real hosts
+	place           string        // PROD or LAB
+	began           time.Time
+	command, prefix string // as it was typed
+}
+
+// open finds the inventory and what it is about.
+func open(ctx context.Context, o options) (*ground, error) {
+	path, err := inventoryPath()
+	if err != nil {
+		return nil, err
+	}
+	inv, err := inventory.Read(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", sop.ErrInventory, err)
+	}
+	name, err := inv.Choose(os.Getenv(envCluster))
+	if err != nil {
+		return nil, fmt.Errorf("%w %s: %w", sop.ErrInventory, path, err)
+	}
+	group, err := inv.Group(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w %s: %w", sop.ErrInventory, path, err)
+	}
+	g := &ground{inv: inv, place: "PROD", began: time.Now()}
+	g.prefix = prefix()
+	g.command = g.prefix + shellWords(lasting(os.Args[1:]))
+	dir := filepath.Dir(path)
+	g.site = &sop.Site{
+		Inventory: path, Group: name, Edit: "edit",
+		State: filepath.Join(dir, ".etcdrill"), PKI: pki.Dir(filepath.Join(dir, "files", "pki")),
+		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
+		Hosts: func(inventory.Host) (host.Host, error) {
+			return nil, errors.New("this version cannot reach hosts over SSH yet")
+		},
+	}
+	if e := given(o.edit); e != "" {
+		g.site.Edit = e
+	}
+	if inv.Lab != "" {
+		if g.lab, err = embedded.OpenSocket(ctx, inv.Lab); err != nil {
+			return nil, labGone(path, inv.Lab, err)
+		}
+		g.place = "LAB"
+		g.site.Hosts = func(spec inventory.Host) (host.Host, error) { return g.lab.Host(spec.Name), nil }
+	}
+	name, password := credentials(group)
+	if password != "" {
+		g.site.User = name
+	}
+	g.site.Dial = dialer(g.site.PKI, name, password)
+	return g, nil
+}
+
+func labGone(path, socket string, err error) error {
+	return fmt.Errorf("%w: inventory %s belongs to the lab behind %s, which does not answer (%w): make another with lab:up", sop.ErrGround, path, socket, err)
+}
+
+// inventoryPath finds the inventory, as an absolute path.
+func inventoryPath() (string, error) {
+	if p := os.Getenv(envInventory); p != "" {
+		p, err := filepath.Abs(p)
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", sop.ErrInventory, err)
+		}
+		return p, nil
+	}
+	tried := []string{"pigsty.yml"}
+	if home, err := os.UserHomeDir(); err == nil {
+		tried = append(tried, filepath.Join(home, "pigsty", "pigsty.yml"))
+	}
+	for _, p := range tried {
+		if _, err := os.Stat(p); err == nil {
+			return filepath.Abs(p)
+		}
+	}
+	return "", fmt.Errorf("%w: there is neither %s: name it with INVENTORY=FILE", sop.ErrInventory, strings.Join(tried, " nor "))
+}
+
+// soak is the pause of a rolling procedure.
+func (g *ground) soak(asked *time.Duration) time.Duration {
+	switch {
+	case asked != nil:
+		return *asked
+	case g.lab != nil:
+		return 0
+	}
+	return sop.Soak
+}
+
+// since is the moment after which every process has to have started: now, or
+// when a run that was cut off began.
+func (g *ground) since(procedure string) time.Time {
+	if began, ok := g.site.CutOff(procedure, g.began); ok {
+		fmt.Fprintf(os.Stderr, "going on with the run that was cut off, begun %s\n", began.Local().Format("15:04:05 MST"))
+		return began
+	}
+	return g.began
+}
+
+// self says who runs.
+func self() sop.Holder {
+	h := sop.Holder{PID: os.Getpid()}
+	if u, err := user.Current(); err == nil {
+		h.User = u.Username
+	} else {
+		h.User = strconv.Itoa(os.Getuid())
+	}
+	h.Host, _ = os.Hostname() // a host without a name is told apart by its boot
+	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		h.BootID = strings.TrimSpace(string(b))
+	}
+	return h
+}
+
+// credentials are the user and password for a cluster with authentication.
+func credentials(group *inventory.Group) (name, password string) {
+	name, password = os.Getenv(envUser), os.Getenv(envPassword)
+	// etcdctl takes both in one.
+	if n, p, both := strings.Cut(name, ":"); both && password == "" {
+		name, password = n, p
+	}
+	if name != "" && password != "" {
+		return name, password
+	}
+	if name == "" && group.RootPassword != "" {
+		return "root", group.RootPassword
+	}
+	return "", ""
+}
+
+// dialer reaches members, each on its own. The identity is looked for at each
+// call until there is one, since createCluster makes the CA.
+func dialer(dir pki.Dir, name, password string) sop.Dialer {
+	var known *tls.Config
+	ask := make(chan struct{}, 1)
+	identity := func() (*tls.Config, error) {
+		ask <- struct{}{}
+		defer func() { <-ask }()
+		if known != nil {
+			return known, nil
+		}
+		config, err := clientTLS(dir)
+		if err == nil {
+			known = config
+		}
+		return config, err
+	}
+	return func(ctx context.Context, endpoint string) (sop.Etcd, error) {
+		config, err := identity()
+		if err != nil {
+			return nil, err
+		}
+		settings := clientv3.Config{TLS: config, DialTimeout: 2 * time.Second, DialOptions: []grpc.DialOption{
+			grpc.WithNoProxy(),
+			// A member that comes back is noticed soon; the standard is to look
+			// away for up to two minutes. One that starts listens some time
+			// before it answers.
+			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
+				Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}}),
+		}}
+		c, err := sop.DialMember(settings, endpoint)
+		if err != nil || password == "" {
+			return c, err
+		}
+		// Without user first: it is not to be named where nobody asks for it.
+		_, err = c.KV().Get(ctx, "\x00", clientv3.WithSerializable(), clientv3.WithKeysOnly())
+		switch {
+		case errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrInvalidAuthToken):
+		case err != nil:
+			return nil, errors.Join(err, c.Close())
+		default:
+			return c, nil
+		}
+		_ = c.Close() // nothing was written through it
+		settings.Username, settings.Password = name, password
+		return sop.DialMember(settings, endpoint)
+	}
+}
+
+// clientTLS is the identity that members are dialled with: the one that the
+// environment names, else one that the CA beside the inventory issues for a day.
+func clientTLS(dir pki.Dir) (*tls.Config, error) {
+	caFile, certFile, keyFile := os.Getenv(envCA), os.Getenv(envCert), os.Getenv(envKey)
+	if certFile != "" || keyFile != "" {
+		if caFile == "" {
+			caFile = dir.CACertPath()
+		}
+		var pem [3][]byte
+		for i, f := range []string{caFile, certFile, keyFile} {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				return nil, fmt.Errorf("client certificate from ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY: %w", err)
+			}
+			pem[i] = b
+		}
+		return pki.TLSConfig(pem[0], pem[1], pem[2])
+	}
+	ca, err := dir.Load()
+	if err != nil {
+		return nil, fmt.Errorf("no client certificate can be issued: %w; or set ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY", err)
+	}
+	pair, err := ca.Issue(rand.Reader, time.Now(), pki.Leaf{Name: "etcdrill", Host: "127.0.0.1", Validity: 24 * time.Hour})
+	if err != nil {
+		return nil, fmt.Errorf("issue a client certificate: %w", err)
+	}
+	trust := ca.CertPEM
+	if caFile != "" {
+		if trust, err = os.ReadFile(caFile); err != nil {
+			return nil, fmt.Errorf("CA from ETCDCTL_CACERT: %w", err)
+		}
+	}
+	return pki.TLSConfig(trust, pair.CertPEM, pair.KeyPEM)
+}
+
+// killPoints are for those who hurt operators: this process dies at a point of
+// their choice, and writes down which points there are.
+func killPoints() (func(sop.Point), error) {
+	kill, points := os.Getenv(envKill), os.Getenv(envPoints)
+	if kill == "" && points == "" {
+		return nil, nil
+	}
+	at := 0
+	if kill != "" {
+		n, err := strconv.Atoi(kill)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", envKill, err)
+		}
+		at = n
+	}
+	var out io.Writer = io.Discard
+	if points != "" {
+		f, err := os.OpenFile(points, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", envPoints, err)
+		}
+		out = f
+	}
+	enc := json.NewEncoder(out)
+	return func(p sop.Point) {
+		if err := enc.Encode(p); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", envPoints, err)
+		}
+		if p.N == at {
+			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+			select {} // it is on its way
+		}
+	}, nil
+}
+
+// --- signals, parents, and the way into a lab ---
+
+// interruptible gives a context that ends when someone wants us to stop: by
+// signal, by hanging up, or by killing the mage that started us.
+func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, stopping()...)
+	// A terminal that is gone makes writing fail; it must not kill us.
+	signal.Ignore(syscall.SIGPIPE)
+	orphaned := orphans()
+	go func() {
+		select {
+		case s := <-signals:
+			fmt.Fprintf(os.Stderr, "%v: stopping before the next change\n", s)
+		case <-orphaned:
+			fmt.Fprintln(os.Stderr, "whoever started this is gone: stopping before the next change")
+		case <-ctx.Done():
+		}
+		cancel()
+	}()
+	return ctx, func() { signal.Stop(signals); cancel() }
+}
+
+// stopping are the signals that stop a run. One that was ignored when we came,
+// as by nohup, stays ignored.
+func stopping() []os.Signal {
+	return slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}, signal.Ignored)
+}
+
+// orphans gives a channel that is closed when the process that started us is
+// gone. `go tool mage` is three processes, go, mage and this one, none of which
+// takes the next with it when it is killed; so all of them are watched. A parent
+// death signal would not do: it comes when a thread of the parent ends.
+func orphans() <-chan struct{} {
+	gone := make(chan struct{})
+	if os.Getenv(envInside) != "" || signal.Ignored(syscall.SIGHUP) {
+		return gone // the lab sees to it; or we are meant to go on alone
+	}
+	var fds []unix.PollFd
+	watch := func(pid int) bool {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			return false
+		}
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		return true
+	}
+	parent := os.Getppid()
+	if parent <= 1 {
+		return gone // in a container this may be how we were started
+	}
+	if !watch(parent) || os.Getppid() != parent {
+		close(gone)
+		return gone
+	}
+	if program(parent) == "mage" {
+		if above := parentOf(parent); above > 1 && program(above) == "go" {
+			watch(above)
+		}
+	}
+	go func() {
+		for {
+			n, err := unix.Poll(fds, -1)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if n > 0 {
+				close(gone)
+			}
+			return
+		}
+	}()
+	return gone
+}
+
+// program is the name of what a process executes; empty when it may not be
+// known.
+func program(pid int) string {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
+}
+
+func parentOf(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name in parentheses may hold anything, parentheses included.
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) < 2 {
+		return 0
+	}
+	ppid, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return 0
+	}
+	return ppid
+}
+
+// called is how the user calls this program.
+func called() string {
+	if c := os.Getenv(envCalled); c != "" {
+		return c
+	}
+	if program(os.Getppid()) == "mage" {
+		return "go tool mage"
+	}
+	return shellWords(os.Args[:1])
+}
+
+// prefix is what stands before the name of a target in a command that does the
+// same here as it did for the user.
+func prefix() string {
+	var b strings.Builder
+	for _, name := range []string{envInventory, envCluster} {
+		if v := os.Getenv(name); v != "" {
+			fmt.Fprintf(&b, "%s=%s ", name, shellWords([]string{v}))
+		}
+	}
+	return b.String() + called() + " "
+}
+
+// lasting leaves out what holds for this one call: consent, the hash of a
+// reviewed plan, and -plan.
+func lasting(args []string) []string {
+	return slices.DeleteFunc(slices.Clone(args), func(a string) bool {
+		name, _, _ := strings.Cut(strings.ToLower(a), "=")
+		return name == "-confirm" || name == "-expect" || name == "-plan"
+	})
+}
+
+// shellWords quotes words so that a shell takes them literally.
+func shellWords(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		if w == "" || strings.Trim(w, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@+") != "" {
+			w = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+		quoted[i] = w
+	}
+	return strings.Join(quoted, " ")
+}
+
+// enterLab runs this very command inside the lab that the inventory names, if
+// it names one and we are not there yet, and ends with its status. Inside are
+// the lab's addresses, and nothing else: there is no way out to production.
+func enterLab() {
+	path, err := inventoryPath()
+	if err != nil {
+		return // the target says so
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return
+	}
+	socket, ok := embedded.SocketOf(content)
+	if !ok || os.Getenv(envInside) == socket {
+		return
+	}
+	status, err := runInLab(socket)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "Error:", labGone(path, socket, err))
+		os.Exit(5)
+	}
+	os.Exit(status)
+}
+
+func runInLab(socket string) (int, error) {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, stopping()...)
+	orphaned := orphans()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	lab, err := embedded.OpenSocket(ctx, socket)
+	if err != nil {
+		return 0, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	env := append(os.Environ(), envInside+"="+socket, envCalled+"="+called())
+	p, err := lab.Exec(ctx, embedded.Admin, append([]string{exe}, os.Args[1:]...), env, "", os.Stdin, os.Stdout, os.Stderr)
+	if err != nil {
+		return 0, err
+	}
+	for {
+		var sig os.Signal
+		select {
+		case <-p.Done():
+			return p.Wait()
+		case sig = <-signals:
+		case <-orphaned:
+			sig, orphaned = syscall.SIGTERM, nil
+		}
+		if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return 0, err
+		}
+	}
+}
+
+// --- labs ---
+
+// Lab has labs to play in by hand.
+type Lab mg.Namespace
+
+// builtIn is the inventory of a lab for which none was named.
+const builtIn = `all:
+  children:
+    etcd:
+      hosts:
+        10.10.10.10: { etcd_seq: 1 }
+        10.10.10.11: { etcd_seq: 2 }
+        10.10.10.12: { etcd_seq: 3 }
+      vars:
+        etcd_cluster: etcd
+`
+
+// spares are hosts that the built-in lab has and its inventory does not, to be
+// added.
+func spares() []string { return []string{"10.10.10.13", "10.10.10.14", "10.10.10.15"} }
+
+// Up makes a lab and prints its inventory's path, alone on stdout.
+func (Lab) Up(
+	ctx context.Context,
+	kind *string, // embedded: a lab of namespaces on this machine
+	inventory *string, // build the lab for the hosts of this file; it is only read
+	hosts *string, // more hosts, comma separated, for the inventory to grow by
+	name *string, // of the lab; else lab1, lab2, ...
+) error {
+	info, err := labUp(ctx, given(inventory), given(hosts), given(name))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "lab %s is up: %s\n", info.Name, strings.Join(info.Hosts, ", "))
+	fmt.Println(info.Inventory)
+	return nil
+}
+
+func labUp(ctx context.Context, file, more, name string) (embedded.Info, error) {
+	content, extra := []byte(builtIn), spares()
+	if file != "" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return embedded.Info{}, mg.Fatal(2, err)
+		}
+		content, extra = b, nil
+	}
+	if socket, ok := embedded.SocketOf(content); ok {
+		return embedded.Info{}, mg.Fatalf(2, "%s is a lab's own inventory already, of the lab behind %s", file, socket)
+	}
+	if more != "" {
+		extra = append(extra, strings.Split(more, ",")...)
+	}
+	inv, err := inventory.Parse(file, content)
+	if err != nil {
+		return embedded.Info{}, mg.Fatal(2, err)
+	}
+	group, err := inv.Choose(os.Getenv(envCluster))
+	if err != nil {
+		return embedded.Info{}, mg.Fatal(2, err)
+	}
+	g, err := inv.Group(group)
+	if err != nil {
+		return embedded.Info{}, mg.Fatal(2, err)
+	}
+	var hosts []string
+	for _, h := range g.Hosts {
+		hosts = append(hosts, h.Name)
+	}
+	hosts = append(append(hosts, g.InfraHosts...), extra...)
+	slices.Sort(hosts)
+	root, err := labRoot()
+	if err != nil {
+		return embedded.Info{}, mg.Fatal(5, err)
+	}
+	l, err := embedded.Up(ctx, embedded.Spec{Root: root, Name: name, Hosts: slices.Compact(hosts), Inventory: content, Keep: true, Started: time.Now()})
+	switch {
+	case errors.Is(err, embedded.ErrExists):
+		return embedded.Info{}, mg.Fatalf(2, "%v: lab:list shows it, lab:down -name=%s ends it", err, name)
+	case err != nil:
+		return embedded.Info{}, mg.Fatal(5, err)
+	}
+	return l.Info(), nil
+}
+
+// Down ends a lab and removes all that is left of it.
+func (Lab) Down(
+	ctx context.Context,
+	name *string, // of the lab; may be left out when there is only one
+) error {
+	root, err := labRoot()
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	labs, err := embedded.List(ctx, root)
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	labs = slices.DeleteFunc(labs, func(i embedded.Info) bool { return name != nil && i.Name != *name })
+	switch {
+	case len(labs) == 0 && name != nil:
+		return mg.Fatalf(2, "there is no lab %s: lab:list shows what there is", *name)
+	case len(labs) == 0:
+		fmt.Fprintln(os.Stderr, "there is no lab")
+		return nil
+	case len(labs) > 1:
+		var names []string
+		for _, i := range labs {
+			names = append(names, i.Name)
+		}
+		return mg.Fatalf(2, "which one? -name=%s", strings.Join(names, ", -name="))
+	}
+	l, err := embedded.Open(ctx, labs[0].Dir)
+	if errors.Is(err, embedded.ErrGone) {
+		_, err := embedded.Heal(ctx, root)
+		return ended(groundError(err), false)
+	}
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	if err := l.Down(ctx); err != nil {
+		return mg.Fatal(5, err)
+	}
+	fmt.Fprintf(os.Stderr, "lab %s is down\n", labs[0].Name)
+	return nil
+}
+
+// List lists the labs, dead ones included.
+func (Lab) List(ctx context.Context) error {
+	root, err := labRoot()
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	labs, err := embedded.List(ctx, root)
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	for _, i := range labs {
+		state := "up"
+		if i.PID == 0 {
+			state = "dead"
+			if i.Alive {
+				state = "does not answer"
+			}
+		}
+		fmt.Printf("%s\t%s\t%s\t%s\n", i.Name, state, i.Inventory, strings.Join(i.Hosts, ","))
+	}
+	return nil
+}
+
+// Doctor tries all that a lab is made of, and says how to mend it.
+func (Lab) Doctor(ctx context.Context) error {
+	root, err := labRoot()
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	checks := embedded.Doctor(ctx, root)
+	fmt.Print(embedded.Text(checks))
+	for _, c := range checks {
+		if c.Needed && !c.OK {
+			return mg.Fatalf(5, "no lab can be had on this machine: %s", c.Name)
+		}
+	}
+	return nil
+}
+
+// Heal removes what dead labs left and mends living ones' links.
+func (Lab) Heal(ctx context.Context) error {
+	root, err := labRoot()
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	did, err := embedded.Heal(ctx, root)
+	for _, s := range did {
+		fmt.Println(s)
+	}
+	return ended(groundError(err), false)
+}
+
+func groundError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", sop.ErrGround, err)
+}
+
+// labRoot is the directory that holds labs. Paths of sockets are short, so a
+// user whose cache is deep has his labs with the temporary files.
+func labRoot() (string, error) {
+	const longest = 60
+	if cache, err := os.UserCacheDir(); err == nil && filepath.IsAbs(cache) {
+		if root := filepath.Join(cache, "etcdrill", "labs"); len(root) <= longest {
+			return root, nil
+		}
+	}
+	dir := filepath.Join(os.TempDir(), "etcdrill-"+strconv.Itoa(os.Getuid()))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make a directory for labs: %w", err)
+	}
+	if fi, err := os.Lstat(dir); err != nil || !fi.IsDir() || fi.Sys().(*syscall.Stat_t).Uid != uint32(os.Getuid()) {
+		return "", fmt.Errorf("directory for labs %s is not ours", dir)
+	}
+	return filepath.Join(dir, "labs"), nil
+}
+
+// --- the drill, and the work on etcdrill itself ---
+
+// Rehearse plays all procedures in a lab, under load and with a kill.
+func Rehearse(ctx context.Context) error {
+	return mg.Fatal(5, "the drill is not in this version yet")
+}
+
+// Test runs the tests.
+func Test(ctx context.Context) error { return test(ctx) }
+
+func test(ctx context.Context, flags ...string) error {
+	return tool(ctx, append(append([]string{"go", "test"}, flags...), "./...")...)
+}
+
+// Lint runs gofmt, go vet and staticcheck.
+func Lint(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return mg.Fatalf(1, "go env GOROOT: %v", err)
+	}
+	format := exec.CommandContext(ctx, filepath.Join(strings.TrimSpace(string(out)), "bin", "gofmt"), "-l", "magefile.go", "sop", "lab", "scenarios")
+	format.Stderr = os.Stderr
+	unformatted, err := format.Output()
+	if err != nil {
+		return mg.Fatalf(1, "gofmt: %v", err)
+	}
+	if len(unformatted) > 0 {
+		return mg.Fatalf(1, "not as gofmt writes it:\n%s", unformatted)
+	}
+	for _, args := range [][]string{{"go", "vet", "./..."}, {"go", "vet", "-tags", "mage", "./..."}} {
+		if err := tool(ctx, args...); err != nil {
+			return err
+		}
+	}
+	const tools = ".ci/tools/go.mod"
+	if _, err := os.Stat(tools); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(os.Stderr, "staticcheck was not run: there is no %s\n", tools)
+		return nil
+	}
+	return tool(ctx, "go", "tool", "-modfile="+tools, "staticcheck", "./...")
+}
+
+// Bench measures, in the form that benchstat reads.
+func Bench(ctx context.Context) error {
+	return mg.Fatal(5, "the benchmarks are not in this version yet")
+}
+
+// Check is what CI runs: lint, tests with -race, the drill.
+func Check(ctx context.Context) error {
+	if err := Lint(ctx); err != nil {
+		return err
+	}
+	if err := test(ctx, "-race"); err != nil {
+		return err
+	}
+	return Rehearse(ctx)
+}
+
+// tool runs a command in front of the user; its failure is ours.
+func tool(ctx context.Context, args ...string) error {
+	c := exec.CommandContext(ctx, args[0], args[1:]...)
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	c.WaitDelay = 4 * time.Second // less than mage leaves
+	if err := c.Run(); err != nil {
+		if ctx.Err() != nil {
+			return mg.Fatalf(130, "%s: interrupted", strings.Join(args, " "))
+		}
+		return mg.Fatalf(1, "%s: %v", strings.Join(args, " "), err)
+	}
+	return nil
+}
