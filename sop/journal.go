@@ -74,8 +74,9 @@ type JournalFunc func(Record) error
 // Append calls f.
 func (f JournalFunc) Append(r Record) error { return f(r) }
 
-// A FileJournal keeps records as lines of JSON, each on disk before Append
-// returns.
+// A FileJournal keeps records as lines of JSON. What is about to be done, and
+// how a run ended, is on disk before Append returns; a crash of the whole
+// machine may cost the lines in between, which tell what can be seen again.
 type FileJournal struct {
 	mu   sync.Mutex
 	file *os.File
@@ -102,8 +103,11 @@ func (j *FileJournal) Append(r Record) error {
 	if _, err := j.file.Write(append(line, '\n')); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	if err := j.file.Sync(); err != nil {
-		return fmt.Errorf("write journal: %w", err)
+	switch r.State {
+	case Recorded, Refused, Failed, Finished:
+		if err := j.file.Sync(); err != nil {
+			return fmt.Errorf("write journal: %w", err)
+		}
 	}
 	return nil
 }

@@ -205,23 +205,35 @@ func (o Ending) goOn() string {
 	return o.Command + "   # once that is mended"
 }
 
-// byHand gives what one would type instead, as far as it fits here.
+// byHand gives what one would type instead, as far as it fits here: all of it,
+// or what touches the membership, which is what one must not get wrong.
 func byHand(open []Step, v View) string {
 	const most = 4
-	var b strings.Builder
-	n := 0
+	var all, members []string
 	for _, s := range open {
 		if s.Act == nil {
 			continue
 		}
-		for _, c := range s.Act.ByHand(v) {
-			if n++; n <= most {
-				fmt.Fprintf(&b, "         $ %s\n", c)
-			}
+		lines := s.Act.ByHand(v)
+		all = append(all, lines...)
+		if changesMembership(s.Act) {
+			members = append(members, lines...)
 		}
 	}
-	if n > most {
-		fmt.Fprintf(&b, "         and %d more, which -plan shows\n", n-most)
+	shown := all
+	if len(all) > most {
+		shown = members
+		if len(members) == 0 {
+			shown = all
+		}
+		shown = shown[:min(most, len(shown))]
+	}
+	var b strings.Builder
+	for _, c := range shown {
+		fmt.Fprintf(&b, "         $ %s\n", c)
+	}
+	if more := len(all) - len(shown); more > 0 {
+		fmt.Fprintf(&b, "         and %d more, which -plan shows in their order\n", more)
 	}
 	return b.String()
 }
@@ -335,7 +347,9 @@ func (a Agreement) Ask(ctx context.Context, c Consent) error {
 	const needed = "the code of what is to be lost, which is the cluster's ID where it has one"
 	no := func(found string) error { return &Refusal{Safeguard: consentName, Found: found, Needed: needed} }
 	switch {
-	case a.Given == c.Code && c.Code != "":
+	case c.Code == "":
+		return no("there is no code, so nobody can agree")
+	case a.Given == c.Code:
 		return nil
 	case a.Given != "":
 		// The right code is not told to whoever came with a wrong one: that is

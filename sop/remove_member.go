@@ -28,6 +28,17 @@ func (p RemoveMember) String() string { return "removeMember " + p.Host }
 // Subject is the host that may be in neither inventory nor member list.
 func (p RemoveMember) Subject() string { return p.Host }
 
+// Refuses a host that nobody knows, unless it was removed from here: then this
+// is a rerun.
+func (p RemoveMember) Refuses(v View) error {
+	_, listed := v.At(p.Host)
+	_, inFile := v.Wanted.Host(p.Host)
+	if listed || inFile || !v.Exists() || validHost(p.Host) != nil || p.removedBefore(v) {
+		return nil
+	}
+	return refuse("known-host", p.Host, "look at the members with: status", "%s is in neither inventory nor member list", p.Host)
+}
+
 // Plan implements Procedure.
 func (p RemoveMember) Plan(v View) (Plan, error) {
 	h := p.Host
@@ -39,9 +50,6 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 	}
 	m, listed := v.At(h)
 	_, inFile := v.Wanted.Host(h)
-	if !listed && !inFile && !p.removedBefore(v) {
-		return Plan{}, refuse("known-host", h, "look at the members with: status", "%s is in neither inventory nor member list", h)
-	}
 	hv, _ := v.Host(h)
 	plan := Plan{
 		Needs:   slices.Concat(p.needs(v, m, listed), []Safeguard{inventoryWritable()}, membersReachable(v, h)),

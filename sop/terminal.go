@@ -76,7 +76,7 @@ func (t *Terminal) Append(r Record) error {
 			t.print(t.open)
 		}
 	case Answered:
-		const short = 40
+		const short = 64
 		if len(r.Detail) <= short && !strings.Contains(r.Detail, "\n") {
 			t.answer = r.Detail
 		} else {
@@ -94,7 +94,7 @@ func (t *Terminal) Append(r Record) error {
 		if took := r.Took.Round(100 * time.Millisecond); took > 0 {
 			end += fmt.Sprintf(" (%.1f s)", took.Seconds())
 		}
-		if t.open != "" {
+		if t.open != "" && utf8.RuneCountInString(t.open+end) <= columns {
 			t.end(end)
 			break
 		}

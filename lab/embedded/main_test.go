@@ -153,6 +153,10 @@ func up(t testing.TB, s Spec) *Lab {
 	lab, err := Up(ctx, s)
 	require.NoError(t, err)
 	t.Cleanup(func() {
+		if said, err := os.ReadFile(filepath.Join(lab.Info().Dir, logName)); err == nil {
+			require.NotContains(t, string(said), "DATA RACE")
+			require.NotContains(t, string(said), "goroutine ")
+		}
 		require.NoError(t, lab.Down(context.Background()))
 		require.NoDirExists(t, lab.Info().Dir)
 	})

@@ -150,7 +150,9 @@ func (m *Machine) writeFile(a host.WriteFile) error {
 	return m.owners.set(real, who)
 }
 
-// replace puts a file in place whole, or leaves what was there.
+// replace puts a file in place whole, or leaves what was there. It does not
+// sync: a lab's power fails by killing, which the page cache survives, and a
+// lab does not outlive the machine that it is on.
 func (m *Machine) replace(real string, content []byte, mode fs.FileMode) error {
 	at := m.root.path(real)
 	f, err := os.CreateTemp(path.Dir(at), "."+path.Base(at)+".new-*")
@@ -159,7 +161,7 @@ func (m *Machine) replace(real string, content []byte, mode fs.FileMode) error {
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
 	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	err = errors.Join(err, f.Chmod(mode), f.Close())
 	if err != nil {
 		return err
 	}
