@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
+	"math/big"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -35,6 +37,7 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/scenarios"
 	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/command"
 	"github.com/etcdrill/etcdrill/sop/config"
@@ -326,7 +329,7 @@ func perform(ctx context.Context, o options, procedure func(*ground) (sop.Proced
 		return ended(err, false)
 	}
 	if on(o.rehearse) {
-		return ended(fmt.Errorf("%w: rehearsals of one procedure are not in this version yet; `rehearse` plays them all in a lab, and lab:up gives one to try %q in", sop.ErrGround, p), false)
+		return g.rehearse(ctx)
 	}
 	if on(o.plan) {
 		return g.explain(ctx, p, o)
@@ -356,9 +359,6 @@ func (g *ground) explain(ctx context.Context, p sop.Procedure, o options) error 
 		err = printJSON(plan.Record(p.String(), v, o.waived()...))
 	} else {
 		fmt.Printf("plan of %s\n%s", p, plan.Text(v))
-		for _, r := range plan.Objections(v, o.waived()...) {
-			fmt.Printf("as things are: %s", r.Text())
-		}
 		if plan.Consent != nil {
 			fmt.Printf("consent: %s -confirm=%s\n", g.command, plan.Consent.Code)
 		}
@@ -369,7 +369,36 @@ func (g *ground) explain(ctx context.Context, p sop.Procedure, o options) error 
 	if e := given(o.expect); err == nil && e != "" && e != hash {
 		err = fmt.Errorf("%w: %s was reviewed, %s is what would be done now", sop.ErrPlanChanged, e, hash)
 	}
-	return ended(err, false)
+	if err != nil {
+		return g.ending(p, sop.Result{Plan: plan, View: v}, err)
+	}
+	return nil
+}
+
+// rehearse runs this very command on a twin of the cluster, in a lab of its own.
+// Production is only looked at.
+func (g *ground) rehearse(ctx context.Context) error {
+	v, err := g.site.Observe(ctx, sop.Scope{})
+	if err != nil {
+		return ended(err, false)
+	}
+	fmt.Fprint(os.Stderr, sop.Header(v, g.place))
+	spec, err := drill(nil)
+	if err != nil {
+		return ended(groundError(err), false)
+	}
+	twin := scenarios.RehearseSpec{
+		Inventory: v.Inventory.Content, Group: g.site.Group, Args: command.Line(os.Args[1:], command.Targets()),
+		Executable: spec.Executable, Root: spec.Root, Out: spec.Out, Seed: spec.Seed, Report: spec.Report,
+	}
+	for _, m := range v.Members {
+		twin.Members = append(twin.Members, v.HostOf(m))
+	}
+	if versions := v.Versions(); len(versions) > 0 {
+		twin.Version = versions[0]
+	}
+	sum, err := scenarios.Rehearse(ctx, twin)
+	return judged(ctx, sum, err)
 }
 
 // run carries a procedure out.
@@ -596,7 +625,12 @@ func open(ctx context.Context, o options) (*ground, error) {
 	if password != "" {
 		g.site.User = name
 	}
-	g.site.Dial = dialer(g.site.PKI, name, password)
+	connect := grpc.WithNoProxy()
+	if g.lab != nil && os.Getenv(envInside) != inv.Lab {
+		// From out here the lab's addresses are production's.
+		connect = grpc.WithContextDialer(g.lab.DialContext(embedded.Admin))
+	}
+	g.site.Dial = dialer(g.site.PKI, name, password, connect)
 	return g, nil
 }
 
@@ -679,7 +713,7 @@ func credentials(group *inventory.Group) (name, password string) {
 
 // dialer reaches members, each on its own. The identity is looked for at each
 // call until there is one, since createCluster makes the CA.
-func dialer(dir pki.Dir, name, password string) sop.Dialer {
+func dialer(dir pki.Dir, name, password string, connect grpc.DialOption) sop.Dialer {
 	var known *tls.Config
 	ask := make(chan struct{}, 1)
 	identity := func() (*tls.Config, error) {
@@ -700,7 +734,7 @@ func dialer(dir pki.Dir, name, password string) sop.Dialer {
 			return nil, err
 		}
 		settings := clientv3.Config{TLS: config, DialTimeout: 2 * time.Second, DialOptions: []grpc.DialOption{
-			grpc.WithNoProxy(),
+			connect,
 			// A member that comes back is noticed soon; the standard is to look
 			// away for up to two minutes. One that starts listens some time
 			// before it answers.
@@ -1006,23 +1040,7 @@ func runInLab(socket string) (int, error) {
 // Lab has labs to play in by hand.
 type Lab mg.Namespace
 
-// builtIn is the inventory of a lab for which none was named.
-const builtIn = `all:
-  children:
-    etcd:
-      hosts:
-        10.10.10.10: { etcd_seq: 1 }
-        10.10.10.11: { etcd_seq: 2 }
-        10.10.10.12: { etcd_seq: 3 }
-      vars:
-        etcd_cluster: etcd
-`
-
-// spares are hosts that the built-in lab has and its inventory does not, to be
-// added.
-func spares() []string { return []string{"10.10.10.13", "10.10.10.14", "10.10.10.15"} }
-
-// Up makes a lab and prints its inventory's path, alone on stdout.
+// Up makes a lab and prints the path of its inventory on stdout.
 func (Lab) Up(
 	ctx context.Context,
 	kind *string, // embedded: a lab of namespaces on this machine
@@ -1040,7 +1058,7 @@ func (Lab) Up(
 }
 
 func labUp(ctx context.Context, file, more, name string) (embedded.Info, error) {
-	content, extra := []byte(builtIn), spares()
+	content, extra := scenarios.BuiltIn()
 	if file != "" {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -1209,8 +1227,66 @@ func labRoot() (string, error) {
 // --- the drill, and the work on etcdrill itself ---
 
 // Rehearse plays all procedures in a lab, under load and with a kill.
-func Rehearse(ctx context.Context) error {
-	return mg.Fatal(5, "the drill is not in this version yet")
+func Rehearse(
+	ctx context.Context,
+	seed *int, // of the load and the lab; else a fresh one, which is printed
+) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	spec, err := drill(seed)
+	if err != nil {
+		return ended(groundError(err), false)
+	}
+	sum, err := scenarios.Drill(ctx, spec)
+	return judged(ctx, sum, err)
+}
+
+func drill(seed *int) (scenarios.DrillSpec, error) {
+	spec := scenarios.DrillSpec{Report: os.Stderr}
+	var err error
+	if spec.Executable, err = os.Executable(); err != nil {
+		return spec, err
+	}
+	if spec.Root, err = labRoot(); err != nil {
+		return spec, err
+	}
+	if spec.Out, err = os.Getwd(); err != nil {
+		return spec, err
+	}
+	spec.Seed, err = seedOf(seed)
+	return spec, err
+}
+
+// seedOf is the seed that was given, or a fresh one of 63 bits.
+func seedOf(given *int) (int64, error) {
+	if given != nil {
+		return int64(*given), nil
+	}
+	n, err := rand.Int(rand.Reader, big.NewInt(math.MaxInt64))
+	if err != nil {
+		return 0, fmt.Errorf("make a seed: %w", err)
+	}
+	return n.Int64(), nil
+}
+
+// judged picks the exit status of a play.
+func judged(ctx context.Context, sum scenarios.Summary, err error) error {
+	status := map[scenarios.Verdict]int{scenarios.Pass: 0, scenarios.Violation: 1, scenarios.Unknown: 4, scenarios.Infra: 5}
+	said := fmt.Sprintf("the verdict is %s", sum.Verdict)
+	if err != nil {
+		said += fmt.Sprintf(": %v", err)
+	}
+	switch code, known := status[sum.Verdict]; {
+	case ctx.Err() != nil:
+		return mg.Fatal(130, "interrupted")
+	case err != nil && (!known || code == 0):
+		return mg.Fatal(5, said)
+	case !known:
+		return mg.Fatal(4, said)
+	case code != 0:
+		return mg.Fatal(code, said)
+	}
+	return nil
 }
 
 // Test runs the tests.
@@ -1240,17 +1316,45 @@ func Lint(ctx context.Context) error {
 			return err
 		}
 	}
-	const tools = ".ci/tools/go.mod"
-	if _, err := os.Stat(tools); errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(os.Stderr, "staticcheck was not run: there is no %s\n", tools)
-		return nil
-	}
-	return tool(ctx, "go", "tool", "-modfile="+tools, "staticcheck", "./...")
+	return linter(ctx, ".ci/staticcheck")
 }
 
-// Bench measures, in the form that benchstat reads.
-func Bench(ctx context.Context) error {
-	return mg.Fatal(5, "the benchmarks are not in this version yet")
+// linter runs one of the linters, which are modules of their own.
+func linter(ctx context.Context, script string) error {
+	if _, err := os.Stat(script); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(os.Stderr, "NOT TESTED: there is no %s\n", script)
+		return nil
+	}
+	return tool(ctx, script)
+}
+
+// Bench measures, and prints lines that benchstat reads.
+func Bench(
+	ctx context.Context,
+	only *string, // these benchmarks alone, comma separated: LabUp,AddMember
+	count *int, // how often each is measured (5)
+	seed *int, // of the loads and labs; else a fresh one
+) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	d, err := drill(seed)
+	if err != nil {
+		return ended(groundError(err), false)
+	}
+	spec := scenarios.BenchSpec{Executable: d.Executable, Root: d.Root, Out: d.Out, Seed: d.Seed, Report: os.Stderr}
+	if only != nil {
+		spec.Only = strings.Split(*only, ",")
+	}
+	if count != nil {
+		spec.Count = *count
+	}
+	if err := scenarios.Bench(ctx, spec, os.Stdout); err != nil {
+		if ctx.Err() != nil {
+			return mg.Fatal(130, "interrupted")
+		}
+		return mg.Fatal(1, err)
+	}
+	return nil
 }
 
 // Check is what CI runs: lint, tests with -race, the drill.
@@ -1258,10 +1362,13 @@ func Check(ctx context.Context) error {
 	if err := Lint(ctx); err != nil {
 		return err
 	}
-	if err := test(ctx, "-race"); err != nil {
+	if err := linter(ctx, ".ci/vuln"); err != nil {
 		return err
 	}
-	return Rehearse(ctx)
+	if err := test(ctx, "-race", "-timeout=30m"); err != nil {
+		return err
+	}
+	return Rehearse(ctx, nil)
 }
 
 // tool runs a command in front of the user; its failure is ours.

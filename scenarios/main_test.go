@@ -9,5 +9,6 @@ import (
 
 func TestMain(m *testing.M) {
 	embedded.Main(os.Args)
+	play(os.Args)
 	os.Exit(m.Run())
 }

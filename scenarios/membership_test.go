@@ -2,69 +2,200 @@ package scenarios_test
 
 import (
 	"context"
-	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdrill/etcdrill/scenarios"
 	"github.com/etcdrill/etcdrill/sop"
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/host"
 )
 
-const three = `all:
-  children:
-    etcd:
-      hosts:
-        10.10.10.10: { etcd_seq: 1 }
-        10.10.10.11: { etcd_seq: 2 }
-        10.10.10.12: { etcd_seq: 3 }
-      vars:
-        etcd_cluster: etcd
-`
-
-func build(t *testing.T, inventory string, spares ...string) *scenarios.Rig {
-	t.Helper()
-	rig, err := scenarios.Build(t.Context(), scenarios.RigSpec{Root: t.TempDir(), Inventory: []byte(inventory), Spares: spares, Seed: 1})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, rig.Lab.Down(context.Background())) })
-	return rig
-}
-
-func do(t *testing.T, rig *scenarios.Rig, p sop.Procedure, waive ...string) (sop.Result, error) {
-	t.Helper()
-	o := rig.Operator("run")
-	defer o.Site.Close()
-	o.Runner.Waive = waive
-	o.Runner.Agree = func(sop.Consent) error { return nil }
-	began := time.Now()
-	res, err := o.Runner.Do(t.Context(), p)
-	for _, r := range o.Told {
-		t.Log(r.Time.Format("05.000"), r.State, r.Step, "/", r.Of, r.Stage, "|", r.Title, r.Host, r.Detail, r.Took.Round(time.Millisecond))
-	}
-	t.Logf("%s took %v: %v", p, time.Since(began).Round(time.Millisecond), err)
-	return res, err
-}
-
-func create(token string) sop.Procedure {
-	return sop.CreateCluster{Token: "etcd-20260101T000000Z-" + token, Stamp: sop.Stamp(time.Now())}
-}
-
 func TestGrowAndShrink(t *testing.T) {
-	rig := build(t, three, "10.10.10.13", "10.10.10.14")
-	_, err := do(t, rig, create("a"))
-	require.NoError(t, err)
-	_, err = do(t, rig, sop.AddMember{Host: "10.10.10.13"})
-	require.NoError(t, err)
-	_, err = do(t, rig, sop.Restart{Since: time.Now()})
-	require.NoError(t, err)
-	res, err := do(t, rig, sop.ReloadConfig{})
-	require.NoError(t, err)
-	leader, ok := res.View.Leader()
-	require.True(t, ok)
-	_, err = do(t, rig, sop.RemoveMember{Host: res.View.HostOf(leader), Stamp: sop.Stamp(time.Now())})
-	require.NoError(t, err)
-	fmt.Println(sop.ReportOf(res.View).Text())
-	_, err = do(t, rig, sop.DestroyCluster{Stamp: sop.Stamp(time.Now())})
-	require.NoError(t, err)
+	t.Parallel()
+	rig := build(t, one, h11, h12, h13, h14)
+	res := done(t, rig, create("grow"))
+	require.NotEmpty(t, res.Plan.Warnings, "one member is said aloud")
+
+	t.Run("grow from 1 to 5", func(t *testing.T) {
+		for i, name := range []string{h11, h12, h13, h14} {
+			res := done(t, rig, sop.AddMember{Host: name})
+			require.Len(t, res.View.Voters(), i+2)
+			require.Empty(t, res.View.Learners())
+			requireConsistent(t, rig)
+			if i == 0 {
+				require.Contains(t, res.Plan.Warnings[0], "nothing may fail")
+			}
+		}
+	})
+	t.Run("shrink from 5 to 3", func(t *testing.T) {
+		v := observe(t, rig)
+		first := leader(t, v)
+		for _, name := range []string{first, follower(t, v, first)} { // the second may lead by then
+			res := done(t, rig, remove(name))
+			require.NotContains(t, voters(res.View), name)
+			requireRetired(t, rig, name)
+			requireConsistent(t, rig)
+		}
+		require.Len(t, voters(observe(t, rig)), 3)
+	})
+	t.Run("from 3 to 1 needs the waiver", func(t *testing.T) {
+		for n := 3; n > 1; n-- {
+			name := leader(t, observe(t, rig))
+			_, err := run(t, rig, remove(name))
+			var r *sop.Refusal
+			require.ErrorAs(t, err, &r)
+			require.Equal(t, "spare", r.Safeguard)
+			res := done(t, rig, remove(name), waiving(r.Safeguard))
+			require.Len(t, res.View.Voters(), n-1)
+			requireRetired(t, rig, name)
+		}
+		requireConsistent(t, rig)
+	})
+	t.Run("add back one that was removed", func(t *testing.T) {
+		last := voters(observe(t, rig))
+		back := h13
+		if last[0] == back {
+			back = h14
+		}
+		require.Equal(t, "masked", unitOf(t, rig, back).Load)
+		res := done(t, rig, sop.AddMember{Host: back})
+		require.Equal(t, sorted([]string{last[0], back}), voters(res.View))
+		f := facts(t, rig, back)
+		require.True(t, f.Units[sop.Unit].Runs())
+		require.Equal(t, "enabled", f.Units[sop.Unit].Enabled)
+		require.NotEmpty(t, f.Dirs[config.DefaultDataDir].Aside, "what was set aside stays")
+		requireConsistent(t, rig)
+	})
+}
+
+// Members that are dead when they are removed: without process, without power,
+// and before they ever started.
+func TestRemoveTheDead(t *testing.T) {
+	t.Parallel()
+	rig := build(t, three, h13, h14)
+	g := on(rig)
+	done(t, rig, create("dead"))
+
+	t.Run("voter without process", func(t *testing.T) {
+		crash(t, rig, h12)
+		res := done(t, rig, remove(h12))
+		require.Equal(t, []string{h10, h11}, voters(res.View))
+		requireRetired(t, rig, h12)
+	})
+	t.Run("voter that hangs", func(t *testing.T) {
+		done(t, rig, sop.AddMember{Host: h12})
+		require.NoError(t, rig.Lab.Member(t.Context(), h12, syscall.SIGSTOP))
+		res := done(t, rig, remove(h12))
+		require.Equal(t, []string{h10, h11}, voters(res.View))
+		requireRetired(t, rig, h12)
+	})
+	t.Run("voter without power", func(t *testing.T) {
+		done(t, rig, sop.AddMember{Host: h13})
+		require.NoError(t, rig.Lab.Power(t.Context(), h13, false))
+		res := done(t, rig, remove(h13))
+		require.Equal(t, []string{h10, h11}, voters(res.View))
+		require.Contains(t, res.Plan.Warnings[len(res.Plan.Warnings)-1], "purgeHost "+h13)
+		// It comes back with its data and finds that it is none of them any more.
+		require.NoError(t, rig.Lab.Power(t.Context(), h13, true))
+		eventually(t, "its etcd stops for good", func() bool { return !unitOf(t, rig, h13).Runs() })
+		require.Equal(t, []string{h10, h11}, voters(observe(t, rig)))
+		r := g.refused(t, sop.AddMember{Host: h13}, "blank-host")
+		require.Contains(t, r.Hint, "purgeHost "+h13)
+		done(t, rig, sop.PurgeHost{Host: h13})
+		f := facts(t, rig, h13)
+		require.False(t, f.Units[sop.Unit].Runs())
+		require.Empty(t, f.Dirs[config.DefaultDataDir].Entries)
+		require.Empty(t, f.Dirs[config.ConfDir].Entries)
+	})
+	announce := func(t *testing.T, name string) {
+		g.ask(t, []string{h10, h11}, func(ctx context.Context, c *clientv3.Client) {
+			eventually(t, "etcd takes the learner", func() bool {
+				_, err := c.MemberAddAsLearner(ctx, []string{"https://" + name + ":2380"})
+				return err == nil
+			})
+		})
+	}
+	t.Run("learner that never started, on a living host", func(t *testing.T) {
+		announce(t, h14)
+		res := done(t, rig, remove(h14))
+		require.Len(t, res.View.Members, 2)
+	})
+	t.Run("learner that never started, without power", func(t *testing.T) {
+		announce(t, h14)
+		require.NoError(t, rig.Lab.Power(t.Context(), h14, false))
+		res := done(t, rig, remove(h14))
+		require.Len(t, res.View.Members, 2)
+		require.NoError(t, rig.Lab.Power(t.Context(), h14, true))
+	})
+	t.Run("learner that ran, without power", func(t *testing.T) {
+		_, err := run(t, rig, sop.AddMember{Host: h14}, stoppedAt("promote to voter"))
+		require.ErrorIs(t, err, sop.ErrInterrupted)
+		require.NoError(t, rig.Lab.Power(t.Context(), h14, false))
+		res := done(t, rig, remove(h14))
+		require.Len(t, res.View.Members, 2)
+		requireConsistent(t, rig)
+	})
+}
+
+// requireRetired: etcd on a host is stopped for good, and its data set aside.
+func requireRetired(t *testing.T, rig *scenarios.Rig, name string) {
+	t.Helper()
+	f := facts(t, rig, name)
+	u := f.Units[sop.Unit]
+	require.False(t, u.Runs(), "%s on %s is %s", sop.Unit, name, u.Active)
+	require.Equal(t, "masked", u.Load)
+	err := rig.Lab.Host(name).Do(t.Context(), host.Systemctl{Verb: host.Start, Unit: sop.Unit})
+	require.Error(t, err, "nobody starts it again, nor does a boot")
+	d := f.Dirs[config.DefaultDataDir]
+	require.Empty(t, d.Entries)
+	require.NotEmpty(t, d.Aside)
+	require.Positive(t, d.Aside[len(d.Aside)-1].Bytes)
+}
+
+// requireConsistent: inventory, member lists and files tell the same, and every
+// member takes a write.
+func requireConsistent(t *testing.T, rig *scenarios.Rig) {
+	t.Helper()
+	v := observe(t, rig)
+	var wanted []string
+	for _, h := range v.Wanted.Hosts {
+		wanted = append(wanted, h.Name)
+	}
+	require.Equal(t, voters(v), sorted(wanted), "inventory and members")
+	require.Empty(t, v.Learners())
+	for _, m := range v.Members {
+		l := v.LookOf(m.ID)
+		require.True(t, v.Alive(m), "member on %s: %s", v.HostOf(m), l.Problem)
+		require.Equal(t, v.Members, l.Members, "the list of %s", v.HostOf(m))
+		h, _ := v.Host(v.HostOf(m))
+		c, err := config.ParseMember(h.Facts.Files[config.ConfPath].Content)
+		require.NoError(t, err)
+		require.Equal(t, config.StateExisting, c.State, "so that a wiped host founds no cluster")
+		require.Len(t, c.Initial, len(v.Members), "etcd.conf on %s", h.Name)
+		require.False(t, h.Facts.Files[config.JoinDropInPath].Exists)
+		env, err := config.ParseClientEnv(h.Facts.Files[config.EnvPath].Content)
+		require.NoError(t, err)
+		require.Equal(t, v.VoterURLs(), sorted(env.Endpoints), "etcdctl.sh on %s", h.Name)
+		on(rig).ask(t, []string{v.HostOf(m)}, func(ctx context.Context, c *clientv3.Client) {
+			_, err := c.Put(ctx, "/consistent", time.Now().String())
+			require.NoError(t, err, "write through %s", v.HostOf(m))
+		})
+	}
+}
+
+// follower is a voter that does not lead.
+func follower(t *testing.T, v sop.View, not string) string {
+	t.Helper()
+	for _, name := range voters(v) {
+		if name != leader(t, v) && name != not {
+			return name
+		}
+	}
+	t.Fatal("there is no follower")
+	return ""
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -90,12 +91,16 @@ func (r *Rig) Inventory() string { return r.Lab.Info().Inventory }
 // State is where operators keep journals and snapshots.
 func (r *Rig) State() string { return filepath.Join(filepath.Dir(r.Inventory()), ".etcdrill") }
 
-func (r *Rig) pki() pki.Dir { return pki.Dir(filepath.Join(filepath.Dir(r.Inventory()), "files", "pki")) }
+func (r *Rig) pki() pki.Dir {
+	return pki.Dir(filepath.Join(filepath.Dir(r.Inventory()), "files", "pki"))
+}
 
 // TLS is a client's identity, by the lab's own CA. There is none before a
 // cluster was created.
-func (r *Rig) TLS() (*tls.Config, error) {
-	ca, err := r.pki().Load()
+func (r *Rig) TLS() (*tls.Config, error) { return clientTLS(r.pki()) }
+
+func clientTLS(keys pki.Dir) (*tls.Config, error) {
+	ca, err := keys.Load()
 	if err != nil {
 		return nil, err
 	}
@@ -151,12 +156,18 @@ func (r *Rig) Operator(run string) *Operator {
 // its own accord while it idles: its log.
 func (r *Rig) Fingerprint() (map[string]string, error) {
 	all := map[string]string{}
-	for _, name := range r.Lab.Info().Hosts {
-		prints, err := machine.Fingerprint(r.Lab.Root(name))
-		if err != nil {
-			return nil, fmt.Errorf("hash the files of %s: %w", name, err)
+	hosts := r.Lab.Info().Hosts
+	prints, errs := make([]map[string]string, len(hosts)), make([]error, len(hosts))
+	var hashing sync.WaitGroup
+	for i, name := range hosts {
+		hashing.Go(func() { prints[i], errs[i] = machine.Fingerprint(r.Lab.Root(name)) })
+	}
+	hashing.Wait()
+	for i, name := range hosts {
+		if errs[i] != nil {
+			return nil, fmt.Errorf("hash the files of %s: %w", name, errs[i])
 		}
-		for path, sum := range prints {
+		for path, sum := range prints[i] {
 			all[name+":"+path] = sum
 		}
 	}

@@ -40,7 +40,7 @@ func (p AddMember) Plan(v View) (Plan, error) {
 		return Plan{}, refuse("valid-host", p.Host, "name the host as in the inventory, by its IP address", "%v", err)
 	}
 	if !v.Exists() {
-		return Plan{}, refuse("quorum", "", "look at it with: status; a cluster that is not there is made by createCluster", "no member of a cluster answers")
+		return Plan{}, v.nobody("look at it with: status; a cluster that is not there is made by createCluster")
 	}
 	h := p.Host
 	plan := Plan{

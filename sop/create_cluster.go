@@ -50,7 +50,7 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 	plan := Plan{
 		NoCluster: true,
 		GiveUp:    "purgeCluster",
-		Needs:     []Safeguard{inventorySound(), allReachable(), noForeignMembers(), clocksAgree(), caForCreate()},
+		Needs:     []Safeguard{inventorySound(), mayAdminister(), allReachable(), noForeignMembers(), clocksAgree(), caForCreate()},
 	}
 	for _, h := range v.Wanted.Hosts {
 		plan.Needs = append(plan.Needs, etcdUser(h.Name), hasBinary(h.Name))
@@ -346,7 +346,7 @@ func mayReplace(v View, clean, safeguard *bool) error {
 // aside.
 func takeDown(v View, stamp string) []Stage {
 	var stages []Stage
-	if v.Votes().HasQuorum() && v.Linear {
+	if v.Votes().HasQuorum() { // also while they elect a leader: a follower gives it
 		none := func(v View) error {
 			if !v.Exists() {
 				return nil

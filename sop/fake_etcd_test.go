@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -518,6 +519,9 @@ const (
 
 func gone(ctx context.Context) error {
 	<-ctx.Done()
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return status.Error(codes.Canceled, "context canceled")
+	}
 	return status.Error(codes.DeadlineExceeded, "context deadline exceeded")
 }
 
@@ -581,8 +585,9 @@ func (e *fakeEtcd) try(ctx context.Context, what string, needs int, f func(c *cl
 		return hang()
 	}
 	err = f(c, p, now)
-	switch what {
-	case "add", "promote", "remove", "move", "put", "delete", "grant", "revoke":
+	switch {
+	case err != nil:
+	case slices.Contains([]string{"add", "promote", "remove", "move", "put", "delete", "grant", "revoke"}, what):
 		w.sent = append(w.sent, what+" at "+m.name)
 	}
 	w.tick()
@@ -741,6 +746,9 @@ func (k fakeKV) Range(ctx context.Context, in *pb.RangeRequest, _ ...grpc.CallOp
 		needs = local
 	}
 	err = k.e.call(ctx, "get", needs, func(c *cluster, p *proc, _ time.Time) error {
+		if err := c.full(); errors.Is(err, rpctypes.ErrCorrupt) {
+			return err
+		}
 		r = c.read(p, in)
 		return nil
 	})
@@ -762,8 +770,11 @@ func (c *cluster) read(p *proc, in *pb.RangeRequest) *pb.RangeResponse {
 
 func (c *cluster) full() error {
 	for _, a := range c.alarms {
-		if a == "NOSPACE" {
+		switch a {
+		case "NOSPACE":
 			return rpctypes.ErrNoSpace
+		case "CORRUPT":
+			return rpctypes.ErrCorrupt
 		}
 	}
 	return nil

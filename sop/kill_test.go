@@ -19,7 +19,7 @@ func TestKillSweep(t *testing.T) {
 			bubble(t, c.hosts, func(g *ground) {
 				c.prepare(g)
 				p := c.procedure(g)
-				whole := g.clone(filepath.Join(g.t.TempDir(), "whole"))
+				whole := g.clone(filepath.Join(scratch(g.t), "whole"))
 				if c.after != nil {
 					c.after(whole)
 				}
@@ -28,7 +28,7 @@ func TestKillSweep(t *testing.T) {
 				want := whole.dump()
 				n := 1
 				for ; ; n++ {
-					cut := g.clone(filepath.Join(g.t.TempDir(), fmt.Sprint(n)))
+					cut := g.clone(filepath.Join(scratch(g.t), fmt.Sprint(n)))
 					op := cut.operator()
 					died, at, err := op.dieAt(n, p())
 					require.NoError(g.t, err, "point %d\n%s", n, op.story())

@@ -312,6 +312,35 @@ func (s *Site) held(ctx context.Context) error {
 	return nil
 }
 
+// unheld looks whether another operator holds the lock in the cluster, for a
+// run that cannot take it there.
+func (s *Site) unheld(ctx context.Context) error {
+	c, err := s.anyVoter(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the lock: %w", err)
+	}
+	r, err := within(ctx, s.Deadlines[Calling], func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return c.KV().Get(ctx, LockKey)
+	})
+	switch {
+	case is(err, rpctypes.ErrCorrupt):
+		return nil // it answers no reads either
+	case err != nil:
+		return fmt.Errorf("look at the lock: %w", err)
+	case len(r.Kvs) == 0:
+		return nil
+	}
+	var other Holder
+	if err := json.Unmarshal(r.Kvs[0].Value, &other); err != nil {
+		return fmt.Errorf("read the lock: %w", err)
+	}
+	self := s.Self
+	if self.File, err = filepath.Abs(filepath.Join(s.State, "operator."+s.Group)); err == nil && other.token() == self.token() {
+		return nil // left by a run from here; the lock file says whether it lives
+	}
+	return &Locked{By: other}
+}
+
 // release gives the lock up. What it cannot reach runs out by itself.
 func (s *Site) release() {
 	s.mu.Lock()

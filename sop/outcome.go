@@ -390,15 +390,15 @@ func (a Agreement) Ask(ctx context.Context, c Consent) error {
 // rerun goes on with.
 func (s *Site) CutOff(procedure string, now time.Time) (began time.Time, ok bool) {
 	const latest = time.Hour
-	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*", "journal.jsonl"))
+	// Rehearsals may be kept in the same place; their directories name no
+	// procedure.
+	verb, _, _ := strings.Cut(procedure, " ")
+	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*-"+verb+"*", "journal.jsonl"))
 	if err != nil {
 		return time.Time{}, false
 	}
 	slices.Sort(names) // they begin with their time
 	for _, name := range slices.Backward(names) {
-		if fi, err := os.Lstat(filepath.Dir(name)); err != nil || !fi.IsDir() {
-			continue // a link to one of the others
-		}
 		records := readRun(name)
 		if len(records) == 0 || records[0].Procedure != procedure {
 			continue

@@ -98,7 +98,7 @@ func TestEnding(t *testing.T) {
 
 	down := sop.Result{Plan: add(h), View: cluster(0, 0, 0), Changed: true}
 	down.Plan.NoCluster, down.View.Wanted.Name = true, "etcd"
-	require.Contains(t, ending(errAny, down), "NOT safe to walk away: 3 steps are open, and until they are done no cluster serves here.")
+	require.Contains(t, ending(errAny, down), "NOT safe to walk away: 3 steps are open, and until they are done no cluster\n  serves here.")
 
 	require.Contains(t, ending(sop.ErrPlanChanged, sop.Result{View: cluster(3, 0, 0)}), "addMember 10.10.10.13 -plan   # to be reviewed again\n")
 
@@ -183,4 +183,9 @@ func TestCutOff(t *testing.T) {
 	none(9 + 60)
 	run(10, "restart", sop.Began, sop.Recorded, sop.Finished)
 	none(11)
+	// A drill beside it.
+	dir := filepath.Join(s.RunsDir(), "20260101T101100.000Z")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "journal.jsonl"), []byte(`{"time":"2026-01-01T10:11:00Z","procedure":"restart","state":"recorded"}`), 0o600))
+	none(12)
 }

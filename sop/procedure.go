@@ -117,6 +117,8 @@ type Refusal struct {
 	Risk      string // what waiving it would risk; empty when it cannot be waived
 	Hint      string // what to do instead
 	Changed   bool   // something had been changed before, so this is no clean refusal
+
+	certain bool // time will not mend it
 }
 
 // ErrRefused is what every Refusal is.
@@ -148,5 +150,22 @@ type Consent struct {
 
 // refuse builds a Refusal for a Plan to return.
 func refuse(safeguard, host, hint, format string, args ...any) *Refusal {
-	return &Refusal{Safeguard: safeguard, Host: host, Hint: hint, Found: fmt.Sprintf(format, args...)}
+	return &Refusal{Safeguard: safeguard, Host: host, Hint: hint, Show: shows[safeguard], Found: fmt.Sprintf(format, args...)}
+}
+
+// shows are the commands that show what a Plan itself refuses for; those of
+// safeguards stand beside them.
+var shows = map[string]string{
+	"consent":         "the same command with -plan",
+	"etcd_clean":      "systemctl status etcd; ls -A DATA",
+	"etcd_safeguard":  "systemctl status etcd; ls -A DATA",
+	"inventory-sound": "status",
+	"known-host":      "etcdctl member list",
+	"known-reference": "status",
+	"no-member":       "etcdctl member list",
+	"no-member-yet":   "etcdctl member list",
+	"no-overwriting":  "ls -l FILE",
+	"quorum":          "etcdctl endpoint health --cluster",
+	"valid-host":      "etcdctl member list",
+	"voters-answer":   "etcdctl endpoint status --cluster -w table",
 }

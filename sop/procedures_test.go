@@ -279,6 +279,9 @@ func TestGiveUpUnderTheNewcomersAlarm(t *testing.T) {
 		g.refusal(g.operator(), AddMember{Host: hosts[3]}, "no-alarm")
 		g.must(RemoveMember{Host: hosts[3], Stamp: stampNow()})
 		require.Equal(g.t, votersText(1, 2, 3), g.roles())
+		for _, h := range hosts[:4] {
+			require.Empty(g.t, g.w.machines[h].claim.Token)
+		}
 	})
 }
 
@@ -606,7 +609,7 @@ func TestAnswersLost(t *testing.T) {
 				g.up()
 				g.lead(hosts[1])
 				time.Sleep(time.Second)
-				whole := g.clone(filepath.Join(g.t.TempDir(), "whole"))
+				whole := g.clone(filepath.Join(scratch(g.t), "whole"))
 				whole.must(p(whole))
 				whole.settle()
 				n := 0
@@ -628,7 +631,7 @@ func TestAnswersLost(t *testing.T) {
 				g.up()
 				g.lead(hosts[1])
 				time.Sleep(time.Second)
-				whole := g.clone(filepath.Join(g.t.TempDir(), "whole"))
+				whole := g.clone(filepath.Join(scratch(g.t), "whole"))
 				whole.must(p(whole))
 				whole.settle()
 				n := 0
@@ -655,7 +658,7 @@ func TestAnswersLost(t *testing.T) {
 func TestHostAnswersLost(t *testing.T) {
 	bubble(t, 3, func(g *ground) {
 		g.up()
-		whole := g.clone(filepath.Join(g.t.TempDir(), "whole"))
+		whole := g.clone(filepath.Join(scratch(g.t), "whole"))
 		acts := 0
 		whole.w.peril = func(_, what string) fault {
 			if strings.Contains(what, " ") {
@@ -668,7 +671,7 @@ func TestHostAnswersLost(t *testing.T) {
 		whole.settle()
 		want := whole.dump()
 		for k := 1; k <= acts; k++ {
-			cut := g.clone(filepath.Join(g.t.TempDir(), fmt.Sprint(k)))
+			cut := g.clone(filepath.Join(scratch(g.t), fmt.Sprint(k)))
 			n := 0
 			var lost string
 			cut.w.peril = func(_, what string) fault {
@@ -694,9 +697,9 @@ func TestHostAnswersLost(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	bubble(t, 3, func(g *ground) {
 		g.up()
-		points := g.clone(filepath.Join(g.t.TempDir(), "whole")).count(AddMember{Host: hosts[3]})
+		points := g.clone(filepath.Join(scratch(g.t), "whole")).count(AddMember{Host: hosts[3]})
 		for n := 1; n <= points; n++ {
-			cut := g.clone(filepath.Join(g.t.TempDir(), fmt.Sprint(n)))
+			cut := g.clone(filepath.Join(scratch(g.t), fmt.Sprint(n)))
 			ctx, stop := context.WithCancel(context.Background())
 			op := cut.operator()
 			var at Point
@@ -729,17 +732,22 @@ func TestInterrupted(t *testing.T) {
 func TestDeadLearnerIsNotPromoted(t *testing.T) {
 	bubble(t, 3, func(g *ground) {
 		g.up()
-		op := g.operator()
-		op.Runner.Point = func(p Point) {
-			if p.Title == "start etcd" && p.State == Answered {
-				go func() {
-					time.Sleep(700 * time.Millisecond)
-					g.w.machines[hosts[3]].powerOff()
-				}()
+		answers, m := 0, g.w.machines[hosts[3]]
+		g.w.peril = func(where, what string) fault {
+			if what == "status" && hostPart(where) == m.name {
+				if answers++; answers == 3 {
+					m.proc.end(false)
+					m.failed = true
+				}
 			}
+			return fault{}
 		}
+		op := g.operator()
 		_, err := op.do(AddMember{Host: hosts[3]})
-		require.Error(g.t, err)
+		var r *Refusal
+		require.ErrorAs(g.t, err, &r, op.story())
+		require.Equal(g.t, "learner-alive", r.Safeguard)
+		require.True(g.t, r.Changed)
 		require.Contains(g.t, g.roles(), hosts[3]+" etcd-4 learner")
 		require.NotContains(g.t, strings.Join(g.w.sent, "\n"), "promote")
 		// Nor when it dies right before the promotion.
@@ -821,7 +829,7 @@ func TestWaitsForHealthInterval(t *testing.T) {
 		_, err := op.do(AddMember{Host: hosts[3]})
 		require.NoError(g.t, err, op.story())
 		require.Equal(g.t, 1, n, "etcd was asked once, when it was ready\n%s", op.story())
-		require.Contains(g.t, op.story(), "etcd wants voters to have been connected")
+		require.Contains(g.t, op.story(), "wants its voters to have been connected")
 	})
 }
 

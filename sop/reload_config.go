@@ -33,7 +33,7 @@ func (p ReloadConfig) String() string {
 // Plan implements Procedure.
 func (p ReloadConfig) Plan(v View) (Plan, error) {
 	if !v.Exists() {
-		return Plan{}, refuse("quorum", "", "look at it with: status", "no member of a cluster answers")
+		return Plan{}, v.nobody("look at it with: status")
 	}
 	steps := references(v, nil, "")
 	if len(p.Only) > 0 {

@@ -46,7 +46,7 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 		return Plan{}, refuse("valid-host", h, "name the host as in the inventory, by its IP address", "%v", err)
 	}
 	if !v.Exists() {
-		return Plan{}, refuse("quorum", "", "look at it with: status; to take a whole cluster down: destroyCluster", "no member of a cluster answers")
+		return Plan{}, v.nobody("look at it with: status; to take a whole cluster down: destroyCluster")
 	}
 	m, listed := v.At(h)
 	_, inFile := v.Wanted.Host(h)
@@ -92,7 +92,7 @@ func (p RemoveMember) removedBefore(v View) bool {
 // needs leaves out what a member that is to go cannot be asked for: it may be
 // dead, or have raised the alarm itself.
 func (p RemoveMember) needs(v View, m Member, listed bool) []Safeguard {
-	common := []Safeguard{mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(), inventoryAgrees(p.Host), nothingPending(p.Host), votersKeepUp()}
+	common := []Safeguard{mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(), nothingPending(p.Host), inventoryAgrees(p.Host), votersKeepUp()}
 	if !listed || m.Learner {
 		return common // giving up an add works under any alarm
 	}

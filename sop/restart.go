@@ -25,7 +25,7 @@ func (p Restart) String() string { return "restart" }
 // Plan implements Procedure.
 func (p Restart) Plan(v View) (Plan, error) {
 	if !v.Exists() {
-		return Plan{}, refuse("quorum", "", "look at it with: status", "no member of a cluster answers")
+		return Plan{}, v.nobody("look at it with: status")
 	}
 	plan := Plan{Needs: slices.Concat(clusterNeeds(), []Safeguard{startedVotersAnswer(), everyVoterAnswers(), membersAreHosts()})}
 	plan.Stages = restartStages(v, p.Since, p.Soak)

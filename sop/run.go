@@ -190,7 +190,16 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 func (r *Runner) lock(ctx context.Context, p Procedure, plan Plan, v View) error {
 	waiting := func(why string) { _ = r.record(Record{Procedure: p.String(), State: Waiting, Detail: why}) }
 	onHosts := plan.NoCluster || !v.Exists()
-	if err := r.Site.acquire(ctx, v, p.String(), onHosts, waiting); err != nil {
+	var err error
+	if !onHosts && len(v.Alarms()) > 0 {
+		// Under an alarm etcd takes neither leases nor puts, and what may be done
+		// then (an add given up) must not wait for that.
+		onHosts, err = true, r.Site.unheld(ctx)
+	}
+	if err == nil {
+		err = r.Site.acquire(ctx, v, p.String(), onHosts, waiting)
+	}
+	if err != nil {
 		var held *Locked
 		if errors.As(err, &held) || errors.Is(err, host.ErrClaimed) {
 			return &Refusal{Safeguard: "lock", Found: err.Error(), Needed: "one operator at a time",
@@ -241,7 +250,7 @@ func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safe
 			}
 			continue
 		}
-		if s.Passing != Brief {
+		if s.Passing != Brief && !certain(why) {
 			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, s.Passing, Scope{Host: name, Subject: plan.Subject}, v)
 			v = fresh
 			if round++; err == nil && round <= rounds {
@@ -270,6 +279,11 @@ func (r *Runner) waived(name string, why error) bool {
 	return errors.As(why, &ref) && slices.Contains(r.Waive, name+":"+ref.Host)
 }
 
+func certain(why error) bool {
+	var ref *Refusal
+	return errors.As(why, &ref) && ref.certain
+}
+
 func refusalOf(s Safeguard, why error) error {
 	var already *Refusal
 	if errors.As(why, &already) {
@@ -281,7 +295,11 @@ func refusalOf(s Safeguard, why error) error {
 		r.Risk = s.Risk
 		return &r
 	}
-	return &Refusal{Safeguard: s.Name, Found: fmt.Sprint(why), Show: s.Show, Risk: s.Risk}
+	r := &Refusal{Safeguard: s.Name, Found: fmt.Sprint(why), Show: s.Show, Risk: s.Risk}
+	if s.Passing != Brief {
+		r.Hint = "it was waited for; when it has passed, run the same command again"
+	}
+	return r
 }
 
 func (r *Runner) steps(ctx context.Context, p Procedure, plan Plan, v View) (View, error) {
@@ -345,6 +363,8 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 		}
 		outcome, err := r.act(ctx, s, rec, v)
 		switch {
+		case outcome == Rejected && ctx.Err() != nil: // a snapshot that was cut off
+			return v, fmt.Errorf("%s: %w: %w", s.Title, ctx.Err(), err)
 		case outcome == Rejected:
 			return v, fmt.Errorf("%s: %w", s.Title, explained{err})
 		case outcome == Postponed && try < postponements && ctx.Err() == nil:

@@ -35,13 +35,14 @@ func everyVoterAnswers(except ...string) Safeguard {
 
 // quorate: a quorum confirmed the member list just now.
 func quorate() Safeguard {
-	return Safeguard{Name: "quorum", Show: "etcdctl endpoint health --cluster",
+	return Safeguard{Name: "quorum", Show: "etcdctl endpoint health --cluster", Passing: Electing,
 		Holds: func(v View) error {
 			if v.Linear && v.Votes().HasQuorum() {
 				return nil
 			}
 			n := v.Votes()
-			return &Refusal{Found: fmt.Sprintf("%d of %d voters answer, and no quorum confirms the member list", n.Alive(), n.Voters),
+			return &Refusal{certain: !n.HasQuorum(), // else they are about to elect a leader
+				Found:  fmt.Sprintf("%d of %d voters answer, and no quorum confirms the member list", n.Alive(), n.Voters),
 				Needed: fmt.Sprintf("%d living voters", Quorum(n.Voters)), Hint: "bring voters back first; no change of members can be made without quorum"}
 		}}
 }
@@ -53,7 +54,7 @@ func oneCluster() Safeguard {
 		Holds: func(v View) error {
 			for _, l := range v.Looks {
 				if l.Answers() && l.ClusterID != v.ClusterID() {
-					return &Refusal{Host: l.Host, Found: fmt.Sprintf("%s is of cluster %s, the others are of %s (cluster ID mismatch)", l.Endpoint, ID(l.ClusterID), ID(v.ClusterID())),
+					return &Refusal{certain: true, Host: l.Host, Found: fmt.Sprintf("%s is of cluster %s, the others are of %s (cluster ID mismatch)", l.Endpoint, ID(l.ClusterID), ID(v.ClusterID())),
 						Needed: "one cluster ID on all endpoints"}
 				}
 			}
@@ -410,13 +411,23 @@ func mayAdminister() Safeguard {
 	return Safeguard{Name: "auth", Show: "etcdctl auth status",
 		Holds: func(v View) error {
 			for _, l := range v.Looks {
-				if l.Answers() && l.Denied != "" {
+				if l.Denied != "" {
 					return &Refusal{Host: l.Host, Found: "the member list is refused: " + l.Denied, Needed: "etcd's root user where auth is on",
 						Hint: "set ETCDCTL_USER=root and ETCDCTL_PASSWORD, or etcd_root_password in the inventory"}
 				}
 			}
 			return nil
 		}}
+}
+
+// nobody refuses where no member tells its list: because none answers, or
+// because none does without a user.
+func (v View) nobody(hint string) error {
+	auth := mayAdminister()
+	if err := auth.Holds(v); err != nil {
+		return refusalOf(auth, err)
+	}
+	return refuse("quorum", "", hint, "no member of a cluster answers")
 }
 
 // clocksAgree: no host's clock is more than a second off ours.

@@ -23,6 +23,9 @@ func (p Snapshot) Plan(v View) (Plan, error) {
 	}
 	from, err := v.snapshotFrom("")
 	if err != nil {
+		if auth := mayAdminister(); auth.Holds(v) != nil {
+			return Plan{}, refusalOf(auth, auth.Holds(v))
+		}
 		return Plan{}, refuse("voters-answer", "", "look at it with: status", "%v", err)
 	}
 	saved := func(v View) error {

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
 	"github.com/etcdrill/etcdrill/sop/inventory"
@@ -412,7 +414,11 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 			q.Dial = append(q.Dial, dialable(v.PeerURL(scope.Subject)))
 		}
 	}
-	ctx, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+	patience := s.Deadlines[Looking]
+	if len(q.Dial) > 0 {
+		patience *= 2 // the host itself waits for peers that do not answer
+	}
+	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	asked := s.Now()
 	facts, err := h.Look(ctx, q)
@@ -496,6 +502,9 @@ func (s *Site) ask(ctx context.Context, t target, scope Scope) Look {
 	began := s.Now()
 	fail := func(err error) Look {
 		l.Problem = Explain(err)
+		if is(err, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken, rpctypes.ErrPermissionDenied) {
+			l.Denied = l.Problem // with auth on, 3.6.9 and newer tell nothing at all
+		}
 		s.mark(t.endpoint, errors.Is(ctx.Err(), context.DeadlineExceeded))
 		return l
 	}

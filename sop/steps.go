@@ -38,7 +38,7 @@ func either(cs ...Condition) Condition {
 func clusterNeeds(subject ...string) []Safeguard {
 	return []Safeguard{
 		inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(),
-		inventoryAgrees(subject...), nothingPending(subject...), noAlarm(), quotaHeadroom(), oneMinor(),
+		nothingPending(subject...), inventoryAgrees(subject...), noAlarm(), quotaHeadroom(), oneMinor(),
 		sameHash(), votersKeepUp(), clocksAgree(), certificates(), sameCA(),
 	}
 }

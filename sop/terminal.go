@@ -92,7 +92,7 @@ func (t *Terminal) Append(r Record) error {
 			end = ": " + Plain(t.answer, !t.tty)
 		}
 		if took := r.Took.Round(100 * time.Millisecond); took > 0 {
-			end += fmt.Sprintf(" (%.1f s)", took.Seconds())
+			end += fmt.Sprintf(" (%.1fs)", took.Seconds())
 		}
 		if t.open != "" && utf8.RuneCountInString(t.open+end) <= columns {
 			t.end(end)

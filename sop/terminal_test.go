@@ -47,7 +47,7 @@ func steps() []sop.Record {
 func TestTerminal(t *testing.T) {
 	require.Equal(t, `18:49:00 UTC addMember 10.10.10.13: cluster 1f, plan abc
 == announce as learner
-18:49:04 UTC  2/12 add as learner: member 2f (0.4 s)
+18:49:04 UTC  2/12 add as learner: member 2f (0.4s)
 == promote to voter
 18:49:05 UTC  3/12 waiting: 5000 entries behind
 18:49:07 UTC  3/12 10.10.10.13: wait until caught up
@@ -61,7 +61,7 @@ func TestTerminal(t *testing.T) {
 func TestTerminalOpenLine(t *testing.T) {
 	require.Equal(t, `== announce as learner
 18:49:00 UTC  2/12 add as learner`, told(t, true, steps()[2]))
-	require.Contains(t, told(t, true, steps()...), "18:49:02 UTC  2/12 add as learner: member 2f (0.4 s)\n")
+	require.Contains(t, told(t, true, steps()...), "18:49:02 UTC  2/12 add as learner: member 2f (0.4s)\n")
 }
 
 func TestTerminalWaits(t *testing.T) {

@@ -66,6 +66,28 @@ func Called(args []string, targets []Target) (Target, bool) {
 	return t, err == nil
 }
 
+// Line gives what Check accepted without mage's own options, and with names
+// spelt as in the table, flags in lower case.
+func Line(args []string, targets []Target) []string {
+	t, ok := Called(args, targets)
+	if !ok {
+		return nil
+	}
+	args, _, _ = skipMage(args) // Called has found no fault with them
+	line := []string{t.Name}
+	for _, a := range args[1:] {
+		if strings.HasPrefix(a, "-") {
+			name, value, given := strings.Cut(a, "=")
+			a = strings.ToLower(name)
+			if given {
+				a += "=" + value
+			}
+		}
+		line = append(line, a)
+	}
+	return line
+}
+
 // Set reports whether a command line that Check accepted has a boolean flag
 // that is on.
 func Set(args []string, flag string) bool {

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -25,7 +26,7 @@ type Target struct {
 // A Flag is an option, typed -name=value.
 type Flag struct {
 	Name string
-	Type string // of the magefile's parameter: "string", "bool" or "time.Duration"
+	Type string // of the magefile's parameter: "string", "int", "bool" or "time.Duration"
 	// Check says what is wrong with a value; nil takes any that is not empty.
 	Check func(value string) error
 }
@@ -47,6 +48,24 @@ func duration(name string) Flag {
 		}
 		if d < 0 {
 			return errors.New("a duration is not negative")
+		}
+		return nil
+	}}
+}
+
+func whole(name string) Flag {
+	return Flag{Name: name, Type: "int", Check: func(v string) error {
+		if _, err := strconv.Atoi(v); err != nil {
+			return fmt.Errorf("give a whole number from %d to %d", math.MinInt, math.MaxInt)
+		}
+		return nil
+	}}
+}
+
+func positive(name string) Flag {
+	return Flag{Name: name, Type: "int", Check: func(v string) error {
+		if n, err := strconv.Atoi(v); err != nil || n < 1 {
+			return errors.New("give a whole number from 1")
 		}
 		return nil
 	}}
@@ -103,6 +122,14 @@ func address(s string) error {
 		return fmt.Errorf("%s is no IP address", s)
 	}
 	return nil
+}
+
+func benchmark(name string) error {
+	all := []string{"LabUp", "LabThroughput", "CreateCluster", "AddMember", "RemoveFollower", "RollingRestart", "RemoveLeader", "Drill"}
+	if slices.Contains(all, name) {
+		return nil
+	}
+	return fmt.Errorf("%s is no benchmark; there are %s", name, strings.Join(all, ", "))
 }
 
 func anyElement(string) error { return nil }
@@ -166,7 +193,7 @@ func Targets() []Target {
 		procedure("restart", nil).with(soak),
 		procedure("snapshot", []string{"FILE"}),
 		{Name: "status", Flags: []Flag{boolean("json")}, Alone: true, Site: true},
-		{Name: "rehearse", Alone: true},
+		{Name: "rehearse", Flags: []Flag{whole("seed")}, Alone: true},
 		{Name: "lab:up", Flags: []Flag{choice("kind", "embedded"), text("inventory"), each("hosts", address), text("name")}, Alone: true},
 		{Name: "lab:down", Flags: []Flag{text("name")}, Alone: true},
 		{Name: "lab:list"},
@@ -174,7 +201,7 @@ func Targets() []Target {
 		{Name: "lab:heal"},
 		{Name: "test"},
 		{Name: "lint"},
-		{Name: "bench"},
+		{Name: "bench", Flags: []Flag{each("only", benchmark), positive("count"), whole("seed")}},
 		{Name: "check"},
 	}
 }

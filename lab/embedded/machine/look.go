@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	dialPatience = 2 * time.Second // for a connection that is tried from the host
+	dialPatience = time.Second     // for a connection that is tried from the host; less than whoever asks will wait
 	askPatience  = 5 * time.Second // for a program that is asked something
 )
 

@@ -1,0 +1,205 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/sop"
+)
+
+// A Command is an operator who is a process of its own, on the rig's admin
+// host.
+type Command struct {
+	Args []string          // target, arguments, flags
+	Env  map[string]string // beside what every operator gets
+	Kill *Kill             // how it dies; nil lets it live
+	// Out is the path of its streams without ".out" and ".err", which stay.
+	Out string
+}
+
+// A Kill is the death of an operator by SIGKILL.
+type Kill struct {
+	// Point is the number of the kill point at which it kills itself. With 0
+	// it is killed from outside, as soon as its journal has a record of this
+	// step in this state.
+	Point int
+	Title string
+	State sop.State
+}
+
+// An Outcome is what became of an operator.
+type Outcome struct {
+	Status         int // exit status; 128+9 for one that was killed
+	Stdout, Stderr string
+	Journal        []sop.Record // empty for a target that keeps none
+	Began, Ended   time.Time
+	Killed         bool
+}
+
+const (
+	// followEvery is the pause between two looks at a journal.
+	followEvery = 2 * time.Millisecond
+	// grace is how long an operator has to stop when its caller gives up; mage
+	// leaves 5 s after Ctrl-C.
+	grace = 4 * time.Second
+)
+
+// ErrNoExecutable says that a rig has no binary for operators to be.
+var ErrNoExecutable = errors.New("rig has no executable for operators")
+
+// Command runs an operator to its end. When ctx ends it is asked to stop, as by
+// Ctrl-C, and killed when it does not. The error is about the operator's
+// surroundings; how it ended is the outcome's.
+func (r *Rig) Command(ctx context.Context, c Command) (Outcome, error) {
+	if r.Executable == "" {
+		return Outcome{}, ErrNoExecutable
+	}
+	stdout, err := os.Create(c.Out + ".out")
+	if err != nil {
+		return Outcome{}, fmt.Errorf("keep what the operator says: %w", err)
+	}
+	defer stdout.Close()
+	stderr, err := os.Create(c.Out + ".err")
+	if err != nil {
+		return Outcome{}, fmt.Errorf("keep what the operator says: %w", err)
+	}
+	defer stderr.Close()
+
+	earlier := r.runs()
+	o := Outcome{Began: time.Now()}
+	p, err := r.Lab.Exec(ctx, embedded.Admin, append([]string{r.Executable}, c.Args...), r.environment(c), filepath.Dir(r.Inventory()), nil, stdout, stderr)
+	if err != nil {
+		return o, fmt.Errorf("start operator %v: %w", c.Args, err)
+	}
+	o.Status, err = r.attend(ctx, p, c, earlier)
+	o.Ended = time.Now()
+	if err != nil {
+		return o, fmt.Errorf("operator %v: %w", c.Args, err)
+	}
+	o.Killed = o.Status == 128+int(syscall.SIGKILL)
+	if err := o.read(c.Out); err != nil {
+		return o, err
+	}
+	if run, ok := r.newRun(earlier); ok {
+		o.Journal, err = readJournal(run)
+	}
+	return o, err
+}
+
+// environment is all that an operator gets: nothing of this process's own, so
+// that a rehearsal does not depend on who runs it.
+func (r *Rig) environment(c Command) []string {
+	env := map[string]string{
+		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
+		"HOME":      filepath.Dir(r.Inventory()),
+		"INVENTORY": r.Inventory(), "CLUSTER": r.Group,
+		"ETCDRILL_INSIDE": r.Lab.Info().Socket, "ETCDRILL_CALLED": "etcdrill",
+	}
+	maps.Copy(env, c.Env)
+	if c.Kill != nil && c.Kill.Point > 0 {
+		env["ETCDRILL_KILL"] = fmt.Sprint(c.Kill.Point)
+	}
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		list = append(list, name+"="+env[name])
+	}
+	return list
+}
+
+// attend waits for an operator's end, and brings it about where that is asked
+// for.
+func (r *Rig) attend(ctx context.Context, p *embedded.Process, c Command, earlier []string) (int, error) {
+	var look <-chan time.Time
+	if c.Kill != nil && c.Kill.Point == 0 {
+		tick := time.NewTicker(followEvery)
+		defer tick.Stop()
+		look = tick.C
+	}
+	stop, deadline := ctx.Done(), make(<-chan time.Time)
+	for {
+		var err error
+		select {
+		case <-p.Done():
+			return p.Wait()
+		case <-look:
+			if r.reached(c.Kill, earlier) {
+				look, err = nil, p.Signal(syscall.SIGKILL)
+			}
+		case <-stop:
+			t := time.NewTimer(grace)
+			defer t.Stop()
+			stop, deadline, err = nil, t.C, p.Signal(syscall.SIGTERM)
+		case <-deadline:
+			deadline, err = nil, p.Signal(syscall.SIGKILL)
+		}
+		if err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return 0, err
+		}
+	}
+}
+
+// reached reports whether the journal of the run under way has come to where
+// its operator is to die.
+func (r *Rig) reached(k *Kill, earlier []string) bool {
+	run, ok := r.newRun(earlier)
+	if !ok {
+		return false
+	}
+	records, err := readJournal(run)
+	return err == nil && slices.ContainsFunc(records, func(rec sop.Record) bool {
+		return rec.Step > 0 && rec.Title == k.Title && rec.State == k.State
+	})
+}
+
+func (o *Outcome) read(out string) error {
+	for suffix, to := range map[string]*string{".out": &o.Stdout, ".err": &o.Stderr} {
+		b, err := os.ReadFile(out + suffix)
+		if err != nil {
+			return fmt.Errorf("read what the operator said: %w", err)
+		}
+		*to = string(b)
+	}
+	return nil
+}
+
+// runs are the directories of the operators' runs, by time.
+func (r *Rig) runs() []string {
+	all, err := filepath.Glob(filepath.Join(r.State(), "runs", "*", "journal.jsonl"))
+	if err != nil {
+		return nil // the pattern is a constant
+	}
+	return slices.DeleteFunc(all, func(name string) bool {
+		info, err := os.Lstat(filepath.Dir(name))
+		return err != nil || !info.IsDir() // latest is a link to one of the others
+	})
+}
+
+func (r *Rig) newRun(earlier []string) (string, bool) {
+	for _, run := range slices.Backward(r.runs()) {
+		if !slices.Contains(earlier, run) {
+			return run, true
+		}
+	}
+	return "", false
+}
+
+func readJournal(path string) ([]sop.Record, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	defer f.Close()
+	return sop.ReadJournal(f)
+}

@@ -1,0 +1,3 @@
+package scenarios_test
+
+func operate(args []string) {}

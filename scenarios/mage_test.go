@@ -1,0 +1,148 @@
+package scenarios_test
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
+)
+
+// compileMage builds the binary that users have.
+func compileMage(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "etcdrill")
+	build := exec.CommandContext(t.Context(), "go", "tool", "mage", "-compile", binary)
+	build.Dir = ".."
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return binary
+}
+
+// TestMage plays the scripts in testdata/mage with the compiled magefile: what
+// a user types, sees, and gets as exit status.
+//
+// A script's own commands are
+//
+//	ends STATUS etcdrill ARGUMENT...
+//	interrupted TEXT etcdrill ARGUMENT...
+//	orphaned TEXT etcdrill ARGUMENT...
+//	from-file VARIABLE FILE
+//
+// The first runs a command and demands its exit status; the second sends it
+// SIGTERM once it has said TEXT, and demands status 130; the third kills the
+// shell that it was started from instead; and the last sets a variable of the
+// environment to what is in a file.
+func TestMage(t *testing.T) {
+	binary := compileMage(t)
+	// Paths of sockets are short.
+	root, err := os.MkdirTemp("", "mage")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata/mage",
+		WorkdirRoot:   root,
+		UpdateScripts: false,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+e.Getenv("PATH"))
+			// A script that failed leaves its lab.
+			e.Defer(func() {
+				down := exec.Command(binary, "lab:down")
+				down.Env = append(os.Environ(), "HOME="+e.WorkDir, "TMPDIR="+e.Getenv("TMPDIR"))
+				if out, err := down.CombinedOutput(); err != nil {
+					t.Errorf("lab:down: %v\n%s", err, out)
+				}
+			})
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"ends":        ends,
+			"interrupted": interrupted,
+			"orphaned":    orphaned,
+			"from-file": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+			},
+		},
+	})
+}
+
+func ends(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: ends STATUS COMMAND ARGUMENT...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, not %d", got, want)
+	}
+}
+
+// interrupted sends SIGTERM to the command.
+func interrupted(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: interrupted TEXT COMMAND ARGUMENT...")
+	}
+	c := commandOf(ts, args[1:])
+	hurt(ts, c, args[0], syscall.SIGTERM)
+	if got := c.ProcessState.ExitCode(); got != 130 {
+		ts.Fatalf("exit status %d, not 130", got)
+	}
+}
+
+// orphaned kills the shell that started the command.
+func orphaned(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: orphaned TEXT COMMAND ARGUMENT...")
+	}
+	hurt(ts, commandOf(ts, append([]string{"sh", "-c", `"$@" & wait`, "sh"}, args[1:]...)), args[0], syscall.SIGKILL)
+}
+
+func commandOf(ts *testscript.TestScript, args []string) *exec.Cmd {
+	c := exec.Command(args[0], args[1:]...)
+	if args[0] == "etcdrill" {
+		first, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
+		c = exec.Command(filepath.Join(first, args[0]), args[1:]...)
+	}
+	c.Dir = ts.MkAbs(".")
+	c.Env = os.Environ()
+	for _, name := range []string{"HOME", "INVENTORY", "PATH", "TMPDIR"} {
+		c.Env = append(c.Env, name+"="+ts.Getenv(name))
+	}
+	return c
+}
+
+// hurt sends a signal to a command once it has said something, and waits until
+// nobody is left who could say more. What was said is left as if by exec.
+func hurt(ts *testscript.TestScript, c *exec.Cmd, text string, sig os.Signal) {
+	said, err := c.StderrPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	var all strings.Builder
+	lines := bufio.NewScanner(said)
+	for sent := false; lines.Scan(); {
+		all.WriteString(lines.Text() + "\n")
+		if !sent && strings.Contains(lines.Text(), text) {
+			sent = true
+			ts.Check(c.Process.Signal(sig))
+		}
+	}
+	_ = c.Wait() // how it ended is for the caller to look at
+	ts.Check(os.WriteFile(ts.MkAbs("said"), []byte(all.String()), 0o600))
+	ts.Check(ts.Exec("sh", "-c", "cat said >&2"))
+}

@@ -1,0 +1,125 @@
+package scenarios
+
+import (
+	"slices"
+	"time"
+
+	"github.com/etcdrill/etcdrill/lab/workload"
+	"github.com/etcdrill/etcdrill/sop"
+)
+
+// A window is a span of time.
+type window struct{ from, to time.Time }
+
+func (w window) length() time.Duration { return max(w.to.Sub(w.from), 0) }
+
+// union is the time that is in any of the windows.
+func union(windows []window) time.Duration {
+	sorted := slices.Clone(windows)
+	slices.SortFunc(sorted, func(a, b window) int { return a.from.Compare(b.from) })
+	var total time.Duration
+	var end time.Time
+	for _, w := range sorted {
+		if w.from.Before(end) {
+			w.from = end
+		}
+		total += w.length()
+		if w.to.After(end) {
+			end = w.to
+		}
+	}
+	return total
+}
+
+// A stepWindow is when a step was taken.
+type stepWindow struct {
+	title, host string
+	state       sop.State // the last that was recorded
+	window
+}
+
+// stepsOf reads off a journal when each step was taken. What is between two
+// steps, looking and the safeguards of the later one, is the later one's. A
+// step that was cut off ends with its operator.
+func stepsOf(records []sop.Record, ended time.Time) []stepWindow {
+	var steps []stepWindow
+	var last time.Time // the end of the step before
+	current, at := 0, -1
+	for _, r := range records {
+		if r.Step == 0 {
+			if last.IsZero() || r.State == sop.Began {
+				last = r.Time
+			}
+			continue
+		}
+		if r.Step != current {
+			current, at = r.Step, len(steps)
+			steps = append(steps, stepWindow{title: r.Title, host: r.Host, window: window{from: last}})
+		}
+		s := &steps[at]
+		s.state, s.to = r.State, r.Time
+		if r.State == sop.Done || r.State == sop.Skipped {
+			s.from = r.Time.Add(-r.Took)
+			last = r.Time
+		}
+	}
+	if n := len(steps); n > 0 && steps[n-1].state != sop.Done && steps[n-1].state != sop.Skipped {
+		steps[n-1].to = ended
+	}
+	return slices.DeleteFunc(steps, func(s stepWindow) bool { return s.state == sop.Skipped })
+}
+
+// secondLook is the pause between the two looks with which a run on a living
+// cluster begins.
+const secondLook = time.Second
+
+// spent reads off a journal where an operator's time went.
+func spent(o Outcome) Spent {
+	total := o.Ended.Sub(o.Began)
+	var health, all []window
+	acted := map[int]time.Time{} // when a step's act was recorded
+	for i, r := range o.Journal {
+		next := o.Ended
+		if i+1 < len(o.Journal) {
+			next = o.Journal[i+1].Time
+		}
+		w := window{r.Time, next}
+		switch {
+		case r.State == sop.Waiting && r.Etcd && r.Step == 0 && r.Title == "settled":
+			health = append(health, w)
+			all = append(all, w)
+		case r.State == sop.Waiting && r.Etcd:
+			all = append(all, w)
+		case r.State == sop.Recorded && r.Etcd:
+			acted[r.Step] = r.Time
+			all = append(all, w)
+		case r.State == sop.Answered && r.Etcd:
+			all = append(all, w)
+		case r.State == sop.Done && r.Etcd && acted[r.Step].IsZero():
+			// It only waited, perhaps without having to say for what.
+			all = append(all, window{r.Time.Add(-r.Took), r.Time})
+		}
+	}
+	s := Spent{Health: seconds(union(health)), Etcd: seconds(union(all) - union(health))}
+	// The journal begins after the second look; without a cluster there is one
+	// look, and no second between them.
+	if len(o.Journal) > 0 && o.Journal[0].Time.Sub(o.Began) >= secondLook {
+		s.Watch = secondLook.Seconds()
+	}
+	s.Own = max(seconds(total)-s.Etcd-s.Health-s.Watch, 0)
+	return s
+}
+
+// gapIn measures a window of a history.
+func gapIn(h *workload.History, w window) workload.Gap {
+	return workload.WriteGap(h, h.Offset(w.from), h.Offset(w.to))
+}
+
+// quietBefore is the quiet window to measure another against: as long, or all
+// the quiet that there was.
+func quietBefore(w window, quiet window) window {
+	if quiet.length() > w.length() {
+		quiet.from = quiet.to.Add(-w.length())
+	}
+	return quiet
+}

@@ -1,0 +1,117 @@
+package scenarios
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/etcdrill/etcdrill/sop"
+)
+
+// A runDir keeps what was seen in a run:
+//
+//	journal.jsonl     the journals of all operators, one after the other
+//	history.jsonl     what the load's clients saw
+//	summary.json      see Summary
+//	operators/        what each operator said: <n>-<verb>.out and .err
+//	members/          what each host's services said: <host>.log
+//
+// It lies beside the journals of real runs. Those who look there for a run that
+// was cut off go by its first record, which here is createCluster's, and that
+// one begins anew each time.
+type runDir string
+
+// makeRunDir makes .etcdrill/runs/<time> below a directory, and lets latest
+// beside it be a link to it.
+func makeRunDir(below string, now time.Time) (runDir, error) {
+	runs := filepath.Join(below, ".etcdrill", "runs")
+	if err := os.MkdirAll(runs, 0o755); err != nil {
+		return "", fmt.Errorf("make directory of the run: %w", err)
+	}
+	for {
+		name := now.UTC().Format("20060102T150405.000Z")
+		dir := filepath.Join(runs, name)
+		err := os.Mkdir(dir, 0o755)
+		if errors.Is(err, fs.ErrExist) {
+			now = now.Add(time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("make directory of the run: %w", err)
+		}
+		for _, sub := range []string{"operators", "members"} {
+			if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+				return "", fmt.Errorf("make directory of the run: %w", err)
+			}
+		}
+		link := filepath.Join(dir, "latest")
+		if err := os.Symlink(name, link); err != nil {
+			return "", fmt.Errorf("link the latest run: %w", err)
+		}
+		if err := os.Rename(link, filepath.Join(runs, "latest")); err != nil {
+			return "", fmt.Errorf("link the latest run: %w", err)
+		}
+		return runDir(dir), nil
+	}
+}
+
+func (d runDir) path(elements ...string) string {
+	return filepath.Join(append([]string{string(d)}, elements...)...)
+}
+
+// journal appends an operator's journal.
+func (d runDir) journal(records []sop.Record) error {
+	f, err := os.OpenFile(d.path("journal.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("keep journal: %w", err)
+	}
+	enc := json.NewEncoder(f)
+	for _, r := range records {
+		if err := enc.Encode(r); err != nil {
+			return errors.Join(fmt.Errorf("keep journal: %w", err), f.Close())
+		}
+	}
+	return f.Close()
+}
+
+// members keeps what the services of every host of the rig said.
+func (d runDir) members(r *Rig) error {
+	for _, name := range r.Lab.Info().Hosts {
+		if err := d.member(name, filepath.Join(r.Lab.Root(name), "var", "log")); err != nil {
+			return fmt.Errorf("keep logs of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// member puts all logs of one host into one file, each under its name.
+func (d runDir) member(name, logs string) error {
+	to, err := os.Create(d.path("members", strings.ReplaceAll(name, ":", "_")+".log"))
+	if err != nil {
+		return err
+	}
+	err = filepath.WalkDir(logs, func(at string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		rel, err := filepath.Rel(logs, at)
+		if err != nil {
+			return err
+		}
+		content, err := os.ReadFile(at)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(to, "== %s\n%s", rel, content)
+		return err
+	})
+	return errors.Join(err, to.Close())
+}

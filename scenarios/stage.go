@@ -1,0 +1,760 @@
+package scenarios
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/etcdrill/etcdrill/lab/check"
+	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/lab/embedded/machine"
+	"github.com/etcdrill/etcdrill/lab/workload"
+	"github.com/etcdrill/etcdrill/sop"
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/inventory"
+)
+
+// A row is one line of a play: an operator and what is to become of it.
+type row struct {
+	name string // in the report; empty is the command
+	// command is what the operator types. LEADER, FOLLOWER, CLUSTERID, CONSENT
+	// and DIR stand for what they are at that moment. With no command the load
+	// runs alone for as long as quiet says.
+	command string
+	args    []string // instead of command, where words may hold spaces
+	loaded  bool     // the load runs, and is started where it does not
+	// status is the exit status that is wanted, says what is to be found in
+	// what the operator says.
+	status int
+	says   string
+	// mayRefuse says that a refusal breaks no promise here: it is one that
+	// production would see too.
+	mayRefuse bool
+	// untouched wants every byte on every host to be as it was.
+	untouched bool
+	kill      *Kill // how the operator is to die
+	// settled lets etcd's HealthInterval pass first, since its last change.
+	settled bool
+	quiet   time.Duration // of the load alone before it, instead of the play's
+	// check looks closer at what came of it.
+	check func(ctx context.Context, s *stage, o Outcome) error
+}
+
+// A stage is a rig that rows are played on, the load on its cluster, and what
+// was seen.
+type stage struct {
+	rig     *Rig
+	dir     runDir
+	summary *Summary
+	seed    int64
+	tell    func(format string, args ...any) // progress
+	// quiet is how long the load runs alone before each procedure.
+	quiet time.Duration
+	// intended are the hosts that are to be members now.
+	intended []string
+
+	load    *workload.Load
+	history *workload.History
+	lost    []workload.Op
+	played  []played
+	changed time.Time // when a member was last changed
+
+	prints  map[string]string // the last look at every byte, and when it began
+	printed time.Time
+}
+
+// played is a row that was played.
+type played struct {
+	row
+	args    []string
+	out     string
+	outcome Outcome
+	quiet   window // before it, with the load alone
+	verdict Verdict
+	reason  string
+	other   Spent // of the time around it
+}
+
+// play plays rows in turn. After the first that does not pass, the others are
+// skipped.
+func (s *stage) play(ctx context.Context, rows []row) {
+	for i, r := range rows {
+		if s.summary.Verdict != Pass {
+			s.played = append(s.played, played{row: r, verdict: Skipped, reason: "skipped because of what came before"})
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			s.summary.blame(Unknown, "interrupted before %s", r.title())
+			s.played = append(s.played, played{row: r, verdict: Skipped, reason: "interrupted"})
+			continue
+		}
+		if err := s.loadAs(ctx, r); err != nil {
+			s.summary.blame(s.causeOf(ctx, Violation), "%v", err)
+			s.played = append(s.played, played{row: r, verdict: Skipped, reason: "there was no load"})
+			continue
+		}
+		p := s.perform(ctx, i+1, r)
+		s.played = append(s.played, p)
+		if p.verdict != Pass {
+			s.summary.blame(p.verdict, "%s: %s", r.title(), p.reason)
+		}
+	}
+	s.judge(ctx)
+}
+
+// causeOf is the verdict of a failure: nobody can tell where it was the
+// interruption.
+func (s *stage) causeOf(ctx context.Context, v Verdict) Verdict {
+	if ctx.Err() != nil {
+		return Unknown
+	}
+	return v
+}
+
+func (r row) title() string {
+	switch {
+	case r.name != "":
+		return r.name
+	case r.command != "":
+		return r.command
+	}
+	return strings.Join(r.args, " ")
+}
+
+// perform plays one row.
+func (s *stage) perform(ctx context.Context, n int, r row) played {
+	p := played{row: r, verdict: Pass}
+	end := func(v Verdict, format string, args ...any) played {
+		p.verdict, p.reason = v, fmt.Sprintf(format, args...)
+		return p
+	}
+	quiet := window{from: time.Now()}
+	if r.settled {
+		if err := pause(ctx, time.Until(s.changed.Add(sop.HealthInterval+settledSlack))); err != nil {
+			return end(Unknown, "interrupted")
+		}
+		p.other.Health = seconds(time.Since(quiet.from))
+	}
+	if s.load != nil && (r.quiet > 0 || s.quiet > 0) {
+		began := time.Now()
+		if err := pause(ctx, cmp.Or(r.quiet, s.quiet)-time.Since(quiet.from)); err != nil {
+			return end(Unknown, "interrupted")
+		}
+		p.other.Quiet = seconds(time.Since(began))
+		quiet.to = time.Now()
+		p.quiet = quiet
+	}
+	words := r.args
+	if words == nil {
+		words = strings.Fields(r.command)
+	}
+	if len(words) == 0 {
+		p.outcome = Outcome{Began: quiet.from, Ended: time.Now()}
+		return p
+	}
+	args, err := s.fill(ctx, words)
+	if err != nil {
+		return end(s.causeOf(ctx, Unknown), "%v", err)
+	}
+	p.args = args
+	p.out = filepath.Join("operators", fmt.Sprintf("%02d-%s", n, args[0]))
+	s.tell("%s", r.title())
+	if s.load != nil {
+		s.load.Mark(r.title())
+	}
+	if r.untouched {
+		p.outcome, err = s.untouched(ctx, &p)
+	} else {
+		p.outcome, err = s.operator(ctx, &p)
+	}
+	if err != nil {
+		return end(s.causeOf(ctx, Infra), "%v", err)
+	}
+	if p.verdict != Pass {
+		return p
+	}
+	s.follow(p)
+	if r.check != nil {
+		if err := r.check(ctx, s, p.outcome); err != nil {
+			return end(s.causeOf(ctx, Violation), "%v", err)
+		}
+	}
+	return p
+}
+
+// settledSlack covers the time from the start of a process to its connections.
+const settledSlack = 500 * time.Millisecond
+
+// operator runs a row's operator and judges how it ended.
+func (s *stage) operator(ctx context.Context, p *played) (Outcome, error) {
+	o, err := s.rig.Command(ctx, Command{Args: p.args, Kill: p.kill, Out: s.dir.path(p.out)})
+	if err != nil {
+		return o, err
+	}
+	if err := s.dir.journal(o.Journal); err != nil {
+		return o, err
+	}
+	p.verdict, p.reason = Pass, ""
+	said := o.Stdout + o.Stderr
+	switch {
+	case p.kill != nil && o.Killed:
+	case p.kill != nil:
+		p.verdict, p.reason = Unknown, fmt.Sprintf("the operator ended with exit status %d before it could be killed", o.Status)
+	case ctx.Err() != nil:
+		p.verdict, p.reason = Unknown, "interrupted"
+	case o.Killed:
+		p.verdict, p.reason = Infra, "the operator was killed, and not by us"
+	case o.Status != p.status:
+		p.verdict, p.reason = verdictOf(o.Status, p.mayRefuse), fmt.Sprintf("exit status %d, %d was wanted: %s", o.Status, p.status, lastWords(o.Stderr))
+	case !strings.Contains(said, p.says):
+		p.verdict, p.reason = Violation, fmt.Sprintf("it was to say %q and said: %s", p.says, lastWords(said))
+	}
+	return o, nil
+}
+
+// verdictOf is the verdict of an exit status that was not wanted.
+func verdictOf(status int, mayRefuse bool) Verdict {
+	switch {
+	case status == 4, status == 130, status == 3 && mayRefuse:
+		return Unknown
+	case status == 5:
+		return Infra
+	}
+	return Violation
+}
+
+// lastWords is what an operator gave as its reason, in one line; the end of what
+// it said where it gave none.
+func lastWords(said string) string {
+	const most = 6
+	var lines []string
+	for line := range strings.Lines(said) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) == 0 {
+		return "(it said nothing)"
+	}
+	from := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "Error: ") })
+	if from < 0 {
+		from = max(0, len(lines)-most)
+	}
+	return strings.Join(lines[from:min(from+most, len(lines))], " / ")
+}
+
+// untouched runs a row's operator between two looks at every byte of every
+// host. etcd itself may write meanwhile, a version or the end of a lease;
+// where nothing but its own files differ, the operator is asked once more,
+// and what it touches it would touch again.
+func (s *stage) untouched(ctx context.Context, p *played) (o Outcome, err error) {
+	const tries = 3
+	began, own := time.Now(), time.Duration(0)
+	for try := 1; ; try++ {
+		waits := time.Now()
+		if err := s.stillness(ctx); err != nil {
+			return o, err
+		}
+		p.other.Etcd += seconds(time.Since(waits))
+		before, err := s.fingerprint(true)
+		if err != nil {
+			return o, err
+		}
+		if o, err = s.operator(ctx, p); err != nil || p.verdict != Pass {
+			return o, err
+		}
+		own += o.Ended.Sub(o.Began)
+		after, err := s.fingerprint(false)
+		if err != nil {
+			return o, err
+		}
+		diff := machine.DiffFingerprints(before, after)
+		etcdsOwn := !slices.ContainsFunc(diff, func(line string) bool { return !strings.Contains(line, "/member/") })
+		if len(diff) == 0 || !etcdsOwn || try == tries {
+			if len(diff) > 0 {
+				p.verdict, p.reason = Violation, fmt.Sprintf("it touched what it was to leave alone: %s", strings.Join(diff[:min(len(diff), 5)], "; "))
+			}
+			p.other.Own += seconds(time.Since(began) - own - time.Duration(p.other.Etcd*float64(time.Second)))
+			return o, nil
+		}
+	}
+}
+
+// fingerprint looks at every byte. The look before is good enough where it may
+// be and nothing was written since.
+func (s *stage) fingerprint(again bool) (map[string]string, error) {
+	if again && s.prints != nil {
+		if newest, _, err := s.newestWrite(); err == nil && newest.Before(s.printed) {
+			return s.prints, nil
+		}
+	}
+	began := time.Now()
+	prints, err := s.rig.Fingerprint()
+	if err == nil {
+		s.prints, s.printed = prints, began
+	}
+	return prints, err
+}
+
+// stillFor is how long no file may have been written for a cluster to count
+// as idle: members commit what they took ten times a second.
+const stillFor = time.Second
+
+// stillness waits until nothing writes on any host.
+func (s *stage) stillness(ctx context.Context) error {
+	const patience = 30 * time.Second
+	tick := time.NewTicker(stillFor / 10)
+	defer tick.Stop()
+	began := time.Now()
+	for {
+		newest, file, err := s.newestWrite()
+		if err != nil {
+			return err
+		}
+		if time.Since(newest) >= stillFor {
+			return nil
+		}
+		if time.Since(began) > patience {
+			return fmt.Errorf("the lab does not come to rest: %s is written to all the time", file)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *stage) newestWrite() (newest time.Time, file string, err error) {
+	for _, name := range s.rig.Lab.Info().Hosts {
+		root := s.rig.Lab.Root(name)
+		err := filepath.WalkDir(root, func(at string, e fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if rel, _ := filepath.Rel(root, at); rel == "run" || rel == filepath.Join("var", "log") {
+				return fs.SkipDir
+			}
+			info, err := e.Info()
+			if err == nil && info.ModTime().After(newest) {
+				newest, file = info.ModTime(), at
+			}
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		})
+		if err != nil {
+			return newest, file, fmt.Errorf("look at the files of %s: %w", name, err)
+		}
+	}
+	return newest, file, nil
+}
+
+// follow keeps the account of who is to be a member, by what was done.
+func (s *stage) follow(p played) {
+	if p.outcome.Killed || p.outcome.Status != 0 || len(p.args) == 0 {
+		return
+	}
+	switch verb := p.args[0]; {
+	case verb == "createCluster":
+		if hosts, err := s.rig.Hosts(); err == nil {
+			s.intended = hosts
+		}
+	case verb == "destroyCluster" || verb == "purgeCluster":
+		s.intended = nil
+	case verb == "addMember" && !slices.Contains(s.intended, p.args[1]):
+		s.intended = append(s.intended, p.args[1])
+	case verb == "removeMember":
+		s.intended = slices.DeleteFunc(s.intended, func(h string) bool { return h == p.args[1] })
+	case verb != "restart" && verb != "reloadConfig":
+		return
+	}
+	s.changed = p.outcome.Ended
+}
+
+// fill puts in what the words of a command stand for.
+func (s *stage) fill(ctx context.Context, words []string) ([]string, error) {
+	args := slices.Clone(words)
+	for i, w := range args {
+		if strings.Contains(w, "DIR/") {
+			args[i] = strings.Replace(w, "DIR/", string(s.dir)+"/", 1)
+		}
+		for name, value := range map[string]func(context.Context) (string, error){
+			"LEADER": s.leader, "FOLLOWER": s.follower, "CLUSTERID": s.clusterID,
+			"CONSENT": func(ctx context.Context) (string, error) { return s.consent(ctx, words) },
+		} {
+			if !strings.HasSuffix(w, name) {
+				continue
+			}
+			v, err := value(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("find the %s for %v: %w", strings.ToLower(name), words, err)
+			}
+			if args[i] = strings.TrimSuffix(w, name) + v; v == "" {
+				args[i] = ""
+			}
+		}
+	}
+	return slices.DeleteFunc(args, func(w string) bool { return w == "" }), nil
+}
+
+// consent asks for the plan of a command and gives the code that it wants.
+func (s *stage) consent(ctx context.Context, words []string) (string, error) {
+	args := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return strings.HasSuffix(w, "CONSENT") })
+	o, err := s.rig.Command(ctx, Command{Args: append(args, "-plan=true", "-json=true"), Out: s.dir.path("operators", "plan")})
+	if err != nil {
+		return "", err
+	}
+	var plan sop.PlanRecord
+	if err := json.Unmarshal([]byte(o.Stdout), &plan); err != nil {
+		return "", fmt.Errorf("%w: exit status %d: %s", err, o.Status, lastWords(o.Stderr))
+	}
+	return plan.Consent, nil
+}
+
+func (s *stage) leader(ctx context.Context) (string, error) {
+	leader, _, _, err := s.roles(ctx)
+	return leader, err
+}
+
+func (s *stage) follower(ctx context.Context) (string, error) {
+	_, followers, _, err := s.roles(ctx)
+	if err == nil && len(followers) == 0 {
+		err = errors.New("there is none")
+	}
+	if err != nil {
+		return "", err
+	}
+	return followers[0], nil
+}
+
+func (s *stage) clusterID(ctx context.Context) (string, error) {
+	_, _, id, err := s.roles(ctx)
+	return sop.ID(id), err
+}
+
+// roles asks the members, each on its own, until one of them leads.
+func (s *stage) roles(ctx context.Context) (leader string, followers []string, cluster uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return "", nil, 0, err
+	}
+	for {
+		leader, followers = "", nil
+		for _, h := range s.intended {
+			isLeader, id, askErr := s.role(ctx, dial, h)
+			switch {
+			case askErr != nil:
+				err = askErr
+			case isLeader:
+				leader, cluster = h, id
+			default:
+				followers, cluster = append(followers, h), id
+			}
+		}
+		if leader != "" {
+			return leader, followers, cluster, nil
+		}
+		if wait := pause(ctx, 50*time.Millisecond); wait != nil {
+			return "", nil, 0, errors.Join(errors.New("no member says that it leads"), err)
+		}
+	}
+}
+
+func (s *stage) role(ctx context.Context, dial workload.Dial, name string) (leads bool, cluster uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	url, err := s.rig.clientURL(name)
+	if err != nil {
+		return false, 0, err
+	}
+	etcd, err := dial(ctx, url)
+	if err != nil {
+		return false, 0, err
+	}
+	defer etcd.Close()
+	r, err := etcd.Status(ctx, url)
+	if err != nil {
+		return false, 0, err
+	}
+	return r.Leader == r.Header.MemberId, r.Header.ClusterId, nil
+}
+
+// --- the load ---
+
+// loadAs starts or ends the load as a row wants it.
+func (s *stage) loadAs(ctx context.Context, r row) error {
+	switch {
+	case r.loaded && s.load == nil && s.history == nil:
+		return s.startLoad(ctx)
+	case !r.loaded && s.load != nil:
+		s.judge(ctx)
+	}
+	return nil
+}
+
+// loadPrefix is where the load's keys are.
+const loadPrefix = "/etcdrill/load/"
+
+func (s *stage) startLoad(ctx context.Context) error {
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return fmt.Errorf("give the load a certificate: %w", err)
+	}
+	log, err := workload.CreateLog(s.dir.path("history.jsonl"))
+	if err != nil {
+		return err
+	}
+	s.load, err = workload.Start(ctx, workload.Spec{Seed: s.seed, Prefix: loadPrefix, Endpoints: s.endpoints, Dial: dial}, log)
+	return err
+}
+
+// endpoints are what a client in the lab goes by: the newest environment file
+// on any host. So the load depends on the references as real clients do.
+func (s *stage) endpoints() []string {
+	var newest time.Time
+	var found []string
+	for _, name := range s.rig.Lab.Info().Hosts {
+		path := filepath.Join(s.rig.Lab.Root(name), config.EnvPath)
+		info, err := os.Stat(path)
+		if err != nil || !info.ModTime().After(newest) {
+			continue
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if env, err := config.ParseClientEnv(content); err == nil && len(env.Endpoints) > 0 {
+			newest, found = info.ModTime(), env.Endpoints
+		}
+	}
+	return found
+}
+
+// judge ends the load and judges what its clients saw and what its cluster
+// holds. Without a load it does nothing.
+func (s *stage) judge(ctx context.Context) {
+	if s.load == nil {
+		return
+	}
+	history, err := s.load.Stop()
+	s.load, s.history = nil, history
+	if err != nil {
+		s.summary.blame(Infra, "the history is not whole: %v", err)
+	}
+	if ctx.Err() != nil {
+		s.summary.blame(Unknown, "interrupted before the load was judged")
+		return
+	}
+	evidence, err := s.evidence(ctx)
+	if err != nil {
+		s.summary.blame(s.causeOf(ctx, Unknown), "%v", err)
+		return
+	}
+	s.findings(ctx, evidence)
+	s.listed()
+}
+
+func (s *stage) evidence(ctx context.Context) (check.Evidence, error) {
+	s.tell("judging %d acknowledged writes", s.history.Acked())
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return check.Evidence{}, err
+	}
+	q := check.Query{Dial: dial, History: s.history, Hash: true}
+	for _, h := range s.intended {
+		client, err := s.rig.clientURL(h)
+		if err != nil {
+			return check.Evidence{}, err
+		}
+		peer, err := s.rig.peerURL(h)
+		if err != nil {
+			return check.Evidence{}, err
+		}
+		q.Endpoints, q.Intended = append(q.Endpoints, client), append(q.Intended, peer)
+	}
+	return check.Collect(ctx, q)
+}
+
+// findings takes down what the checkers say of the evidence.
+func (s *stage) findings(ctx context.Context, e check.Evidence) {
+	for _, f := range check.Judge(ctx, e, check.All()...) {
+		found := Finding{Checker: f.Checker, Verdict: Verdict(f.Verdict)}
+		if f.Err != nil {
+			found.Reason = f.Err.Error()
+			s.summary.blame(found.Verdict, "%s: %v", f.Checker, f.Err)
+		}
+		s.summary.Checks = append(s.summary.Checks, found)
+	}
+	s.lost, _ = check.Lost(e) // its error is a checker's already
+}
+
+// listed checks that the inventory lists who is to be a member.
+func (s *stage) listed() {
+	found := Finding{Checker: "inventory-agrees", Verdict: Pass}
+	hosts, err := s.rig.Hosts()
+	if err == nil && !slices.Equal(slices.Sorted(slices.Values(hosts)), slices.Sorted(slices.Values(s.intended))) {
+		err = fmt.Errorf("the inventory lists %v, the members ought to be %v", hosts, s.intended)
+	}
+	if err != nil {
+		found.Verdict, found.Reason = Violation, err.Error()
+		s.summary.blame(Violation, "%s: %v", found.Checker, err)
+	}
+	s.summary.Checks = append(s.summary.Checks, found)
+}
+
+// --- the account ---
+
+// account fills in the summary. It is called when all has been played.
+func (s *stage) account() {
+	sum := s.summary
+	if s.history != nil {
+		sum.AckedWrites, sum.LostWrites = s.history.Acked(), len(s.lost)
+		sum.EtcdVersion = versionsOf(s.history)
+	}
+	for _, p := range s.played {
+		if p.command == "" && p.row.args == nil { // the load alone
+			sum.Time = sum.Time.plus(p.other)
+			continue
+		}
+		proc := s.procedure(p)
+		sum.MaxWriteGapMS = max(sum.MaxWriteGapMS, proc.MaxWriteGapMS)
+		sum.Time = sum.Time.plus(proc.Spent).plus(p.other)
+		sum.Procedures = append(sum.Procedures, proc)
+	}
+}
+
+func versionsOf(h *workload.History) string {
+	var all []string
+	for _, v := range h.Etcd {
+		all = append(all, v)
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ", ")
+}
+
+// procedure sums up one operator.
+func (s *stage) procedure(p played) Procedure {
+	o := p.outcome
+	w := window{o.Began, o.Ended}
+	proc := Procedure{
+		Name: p.title(), Command: strings.Join(p.args, " "), Verdict: p.verdict, Reason: p.reason, Status: o.Status,
+		Killed: o.Killed, Output: p.out, Seconds: seconds(w.length()), Steps: []Step{}, Spent: spent(o),
+	}
+	loaded := p.loaded && s.history != nil && !o.Began.IsZero()
+	if loaded {
+		gap, quiet := gapIn(s.history, w), quietBefore(w, p.quiet)
+		proc.UnderLoad, proc.MaxWriteGapMS, proc.AckedWrites = true, millis(gap.Longest), gap.Acked
+		proc.SlowestClientGapMS = millis(gap.SlowestLongest)
+		proc.QuietGapMS, proc.QuietSeconds = millis(gapIn(s.history, quiet).Longest), seconds(quiet.length())
+		for _, op := range s.lost {
+			if at := s.history.Base.Add(op.Return); !at.Before(w.from) && at.Before(w.to) {
+				proc.LostWrites++
+			}
+		}
+	}
+	for _, st := range stepsOf(o.Journal, o.Ended) {
+		step := Step{Title: st.title, Host: st.host, Seconds: seconds(st.length()), State: string(st.state)}
+		if loaded {
+			step.MaxWriteGapMS = millis(gapIn(s.history, st.window).Longest)
+		}
+		proc.Steps = append(proc.Steps, step)
+	}
+	if !p.loaded && len(p.args) > 0 && p.args[0] == "createCluster" && p.status == 0 && !p.untouched && s.history != nil {
+		if at, ok := firstWrite(s.history); ok && at.After(o.Began) {
+			proc.FirstWriteSeconds = seconds(at.Sub(o.Began))
+		}
+	}
+	return proc
+}
+
+func firstWrite(h *workload.History) (time.Time, bool) {
+	var first time.Duration
+	found := false
+	for i := range h.Ops {
+		if o := &h.Ops[i]; o.Acked() && (!found || o.Return < first) {
+			first, found = o.Return, true
+		}
+	}
+	return h.Base.Add(first), found
+}
+
+// pause lets time pass that has to pass: etcd's HealthInterval, and the window
+// in which the load runs alone.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Hosts are the hosts that the rig's inventory lists now.
+func (r *Rig) Hosts() ([]string, error) {
+	g, err := r.group()
+	if err != nil {
+		return nil, err
+	}
+	var hosts []string
+	for _, h := range g.Hosts {
+		hosts = append(hosts, h.Name)
+	}
+	return hosts, nil
+}
+
+func (r *Rig) group() (*inventory.Group, error) {
+	inv, err := inventory.Read(r.Inventory())
+	if err != nil {
+		return nil, err
+	}
+	return inv.Group(r.Group)
+}
+
+// spec is what the inventory says of a host, or would say.
+func (r *Rig) spec(name string) (*inventory.Group, inventory.Host, error) {
+	g, err := r.group()
+	if err != nil {
+		return nil, inventory.Host{}, err
+	}
+	h, ok := g.Host(name)
+	if !ok {
+		h = inventory.Host{Name: name, ClientPort: g.ClientPort, PeerPort: g.PeerPort}
+	}
+	return g, h, nil
+}
+
+func (r *Rig) clientURL(name string) (string, error) {
+	g, h, err := r.spec(name)
+	if err != nil {
+		return "", err
+	}
+	return g.ClientURL(h), nil
+}
+
+func (r *Rig) peerURL(name string) (string, error) {
+	g, h, err := r.spec(name)
+	if err != nil {
+		return "", err
+	}
+	return g.PeerURL(h), nil
+}

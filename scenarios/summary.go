@@ -1,0 +1,143 @@
+package scenarios
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A Verdict is how a procedure, or a whole run, ended.
+type Verdict string
+
+// The verdicts. Only pass is a pass: what could not be decided has not passed.
+const (
+	Pass      Verdict = "pass"
+	Violation Verdict = "violation" // a promise was broken
+	Unknown   Verdict = "unknown"   // nobody can tell, or it was interrupted
+	Infra     Verdict = "infra"     // the lab failed, and nothing was learnt
+	Skipped   Verdict = "skipped"   // not played, because of what came before
+)
+
+// worse gives the verdict of two taken together.
+func worse(a, b Verdict) Verdict {
+	for _, v := range []Verdict{Violation, Infra, Unknown, Skipped} {
+		if a == v || b == v {
+			return v
+		}
+	}
+	return Pass
+}
+
+// A Summary is what a run came to. Durations are in seconds, gaps in
+// milliseconds.
+type Summary struct {
+	Verdict       Verdict     `json:"verdict"`
+	Seed          int64       `json:"seed"`
+	EtcdVersion   string      `json:"etcd_version"`
+	AckedWrites   int         `json:"acked_writes"`
+	LostWrites    int         `json:"lost_writes"`
+	MaxWriteGapMS float64     `json:"max_write_gap_ms"`
+	Procedures    []Procedure `json:"procedures"`
+
+	Name    string    `json:"name"`
+	Began   time.Time `json:"began"`
+	Seconds float64   `json:"seconds"`
+	Time    Spent     `json:"time"` // of all of it
+	Checks  []Finding `json:"checks"`
+	// Reasons say why it did not pass.
+	Reasons []string `json:"reasons,omitempty"`
+	// Unknown is what this lab cannot know of production.
+	Unknown []string `json:"unknown"`
+	Dir     string   `json:"dir"`
+}
+
+// A Procedure is one operator in a Summary.
+type Procedure struct {
+	Name          string  `json:"name"`
+	Verdict       Verdict `json:"verdict"`
+	Seconds       float64 `json:"seconds"`
+	Steps         []Step  `json:"steps"` // those that were not skipped
+	Command       string  `json:"command"`
+	Reason        string  `json:"reason,omitempty"`
+	Status        int     `json:"status"` // exit status
+	Killed        bool    `json:"killed,omitempty"`
+	Output        string  `json:"output,omitempty"` // what it said: Output.out, Output.err
+	UnderLoad     bool    `json:"under_load"`       // without a load there are no gaps
+	MaxWriteGapMS float64 `json:"max_write_gap_ms"`
+	// QuietGapMS is the same measure over a quiet window just before.
+	QuietGapMS   float64 `json:"quiet_gap_ms"`
+	QuietSeconds float64 `json:"quiet_seconds"`
+	// SlowestClientGapMS is the longest gap of any one client.
+	SlowestClientGapMS float64 `json:"slowest_client_gap_ms"`
+	AckedWrites        int     `json:"acked_writes"`
+	LostWrites         int     `json:"lost_writes"`
+	FirstWriteSeconds  float64 `json:"first_write_seconds,omitempty"` // from its start to the load's first write
+	Spent
+}
+
+// A Step is one step of an operator.
+type Step struct {
+	Title         string  `json:"title"`
+	Host          string  `json:"host"`
+	Seconds       float64 `json:"seconds"`
+	MaxWriteGapMS float64 `json:"max_write_gap_ms"`
+	State         string  `json:"state"` // the last that the journal says of it
+}
+
+// Spent is where time went.
+type Spent struct {
+	// Etcd is the time that was spent waiting for etcd: members that start,
+	// stop, elect or catch up.
+	Etcd float64 `json:"etcd_wait_seconds"`
+	// Health is the time that etcd's HealthInterval was waited out.
+	Health float64 `json:"health_wait_seconds"`
+	// Watch is the time between the two looks that tell whether the cluster is
+	// at rest.
+	Watch float64 `json:"watch_seconds"`
+	// Quiet is the time in which the load ran alone, to be measured against.
+	Quiet float64 `json:"quiet_wait_seconds"`
+	// Own is the rest: ours.
+	Own float64 `json:"own_seconds"`
+}
+
+func (s Spent) total() float64 { return s.Etcd + s.Health + s.Watch + s.Quiet + s.Own }
+
+func (s Spent) plus(o Spent) Spent {
+	return Spent{s.Etcd + o.Etcd, s.Health + o.Health, s.Watch + o.Watch, s.Quiet + o.Quiet, s.Own + o.Own}
+}
+
+// A Finding is what one checker found.
+type Finding struct {
+	Checker string  `json:"checker"`
+	Verdict Verdict `json:"verdict"`
+	Reason  string  `json:"reason,omitempty"`
+}
+
+// blame makes a summary fail, and says why.
+func (s *Summary) blame(v Verdict, format string, args ...any) {
+	s.Verdict = worse(s.Verdict, v)
+	s.Reasons = append(s.Reasons, fmt.Sprintf(format, args...))
+}
+
+// write puts the summary into its directory.
+func (s *Summary) write() error {
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write summary: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Dir, "summary.json"), append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write summary: %w", err)
+	}
+	return nil
+}
+
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond)) / float64(time.Second)
+}
+
+// millis keeps tenths.
+func millis(d time.Duration) float64 {
+	return float64(d.Round(100*time.Microsecond)) / float64(time.Millisecond)
+}

@@ -1,0 +1,219 @@
+package sop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// The plans as people read them, written down: testdata/plan. A file sets up a
+// cluster and asks for plans; -rewrite writes the answers anew.
+//
+//	cluster voters=3 [leader=H] [dead=(H,H)] [off=(H)] [pending=H] [vars=TEXT]
+//	cut addMember H before=promote_to_voter   killed there
+//	done removeMember H                         run to its end
+//	plan addMember H                            its plan, or its refusal
+//
+// A dead host is one whose etcd was killed, one that is off has no power, and
+// a pending one is on the list and has never started. IDs are told by host.
+func TestPlans(t *testing.T) {
+	datadriven.Walk(t, "testdata/plan", func(t *testing.T, path string) {
+		synctest.Test(t, func(t *testing.T) {
+			var g *ground
+			datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+				if d.Cmd == "cluster" {
+					g = clusterOf(t, d)
+					return g.text(g.roles0())
+				}
+				require.NotNil(t, g, "cluster comes first")
+				return g.text(g.command(d))
+			})
+		})
+	})
+}
+
+func clusterOf(t *testing.T, d *datadriven.TestData) *ground {
+	t.Helper()
+	var voters int
+	d.ScanArgs(t, "voters", &voters)
+	inFile := voters
+	d.MaybeScanArgs(t, "inventory", &inFile)
+	g := newGround(t, scratch(t), max(voters, inFile))
+	if voters > 0 {
+		g.up()
+	}
+	var name string
+	if d.MaybeScanArgs(t, "leader", &name) {
+		g.lead(name)
+	} else if voters > 0 {
+		g.lead(hosts[0])
+	}
+	for _, a := range d.CmdArgs {
+		for _, v := range a.Vals {
+			switch a.Key {
+			case "dead":
+				g.w.machines[v].kill()
+			case "off":
+				g.w.machines[v].powerOff()
+			case "pending":
+				c := g.etcd()
+				_, err := c.addLearner(c.leader, "https://"+v+":2380", time.Now())
+				require.NoError(t, err)
+			case "alarm":
+				c := g.etcd()
+				c.alarms[c.leader] = v
+			case "foreign":
+				g.lie(v, func(r *pb.StatusResponse) { r.Header.ClusterId = 0xbad })
+			case "vars":
+				g.write(inventoryText(max(voters, inFile), "", "        "+strings.ReplaceAll(v, "=", ": ")+"\n"))
+			}
+		}
+	}
+	time.Sleep(6 * time.Second)
+	return g
+}
+
+// roles0 is roles where there may be no cluster.
+func (g *ground) roles0() string {
+	if g.onlyID() == 0 {
+		return "no member runs\n"
+	}
+	return strings.ReplaceAll(g.roles(), ", ", "\n") + "\n"
+}
+
+func (g *ground) procedure(d *datadriven.TestData) Procedure {
+	g.t.Helper()
+	const stamp = "20260102T150405Z"
+	verb := d.CmdArgs[0].Key
+	subject := ""
+	if len(d.CmdArgs) > 1 {
+		subject = d.CmdArgs[1].Key
+	}
+	flag := func(name string) *bool {
+		for _, a := range d.CmdArgs {
+			if a.Key == name {
+				b := a.Vals[0] == "true"
+				return &b
+			}
+		}
+		return nil
+	}
+	switch verb {
+	case "addMember":
+		return AddMember{Host: subject}
+	case "removeMember":
+		return RemoveMember{Host: subject, Stamp: stamp}
+	case "restart":
+		return Restart{Since: time.Now(), Soak: Soak}
+	case "reloadConfig":
+		return ReloadConfig{}
+	case "createCluster":
+		return CreateCluster{Clean: flag("clean"), Safeguard: flag("safeguard"), Token: "etcd-20260102T150405Z-0123456789abcdef", Stamp: stamp}
+	case "destroyCluster":
+		return DestroyCluster{Clean: flag("clean"), Safeguard: flag("safeguard"), Stamp: stamp}
+	case "purgeCluster":
+		return PurgeCluster{}
+	case "purgeHost":
+		return PurgeHost{Host: subject}
+	case "snapshot":
+		return Snapshot{File: subject, Since: time.Now()}
+	case "clientEnv":
+		return InstallClientEnv{}
+	}
+	g.t.Fatalf("%s: unknown procedure %s", d.Pos, verb)
+	return nil
+}
+
+func (g *ground) command(d *datadriven.TestData) string {
+	p := g.procedure(d)
+	op := g.operator()
+	switch d.Cmd {
+	case "plan":
+		plan, v, err := op.Runner.Explain(context.Background(), p)
+		if err == nil {
+			// As a run would, before it changes anything.
+			op.Runner.Journal = JournalFunc(func(Record) error { return nil })
+			if v, err = op.Runner.guard(context.Background(), p, plan, plan.Needs, v, ""); err == nil {
+				err = op.Runner.firstNeeds(context.Background(), p, plan, &v)
+			}
+		}
+		var r *Refusal
+		switch {
+		case errors.As(err, &r):
+			return refusalText(r)
+		case err != nil:
+			return err.Error() + "\n"
+		}
+		text := plan.Text(v)
+		if plan.Consent != nil {
+			text = "consent to " + plan.Consent.Verb + ", code " + plan.Consent.Code + "\n  " + strings.Join(plan.Consent.Shown, "\n  ") + "\n" + text
+		}
+		return text
+	case "cut":
+		var title string
+		d.ScanArgs(g.t.(*testing.T), "before", &title)
+		title = strings.ReplaceAll(title, "_", " ")
+		var at Point
+		op.Runner.Point = func(pt Point) {
+			if pt.State == Began && pt.Title == title {
+				at = pt
+				op.dead.Store(true)
+				op.Site.abandon()
+				panic(killedAt{pt})
+			}
+		}
+		err := func() (err error) {
+			defer func() {
+				if k, ok := recover().(killedAt); ok {
+					err = nil
+					at = k.Point
+				}
+			}()
+			_, err = op.do(p)
+			return err
+		}()
+		require.NoError(g.t, err, op.story())
+		require.NotZero(g.t, at.N, "it has no step %q", title)
+		time.Sleep(6 * time.Second)
+		return fmt.Sprintf("killed before %s %s\n", at.Title, at.Host) + g.roles0()
+	case "done":
+		_, err := op.do(p)
+		require.NoError(g.t, err, op.story())
+		time.Sleep(6 * time.Second)
+		return g.roles0()
+	}
+	g.t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
+	return ""
+}
+
+func refusalText(r *Refusal) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "refused by %s\n", r.Safeguard)
+	for _, line := range [][2]string{{"host", r.Host}, {"found", r.Found}, {"needed", r.Needed}, {"hint", r.Hint}, {"show", r.Show}, {"risk", r.Risk}} {
+		if line[1] != "" {
+			fmt.Fprintf(&b, "  %-7s %s\n", line[0], line[1])
+		}
+	}
+	return b.String()
+}
+
+// text tells IDs by their hosts, and paths without the test's directory.
+func (g *ground) text(s string) string {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	for _, c := range g.w.clusters {
+		for id, e := range c.members {
+			s = strings.ReplaceAll(s, ID(id), "ID-OF-"+hostPart(e.peerURL))
+		}
+		s = strings.ReplaceAll(s, ID(c.id), "CLUSTER-ID")
+	}
+	return strings.ReplaceAll(s, g.dir+"/", "")
+}
