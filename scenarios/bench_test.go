@@ -22,7 +22,7 @@ var (
 func TestBench(t *testing.T) {
 	var out bytes.Buffer
 	err := scenarios.Bench(t.Context(), scenarios.BenchSpec{
-		Executable: executable(t), Root: t.TempDir(), Out: t.TempDir(), Seed: 1,
+		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 1,
 		Count: *benchCount, Only: strings.Split(*benchOnly, ","), Report: os.Stderr,
 	}, &out)
 	t.Log("\n" + out.String())

@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,30 +12,7 @@ import (
 	"github.com/etcdrill/etcdrill/scenarios"
 )
 
-var binary = flag.String("etcdrill", "", "the etcdrill binary for operators; compiled when empty")
-
-// compiled gives the etcdrill binary, compiled once for all tests.
-var compiled = sync.OnceValues(func() (string, error) {
-	if *binary != "" {
-		return filepath.Abs(*binary)
-	}
-	dir, err := os.MkdirTemp("", "etcdrill")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "etcdrill")
-	cmd := exec.Command("go", "tool", "mage", "-compile", path)
-	cmd.Dir = ".."
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	return path, cmd.Run()
-})
-
-func executable(t *testing.T) string {
-	t.Helper()
-	path, err := compiled()
-	require.NoError(t, err, "compile etcdrill")
-	return path
-}
+func executable(t *testing.T) string { return scenarios.Executable(t) }
 
 func TestDrill(t *testing.T) {
 	out := keep(t)

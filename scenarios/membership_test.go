@@ -21,7 +21,7 @@ func TestGrowAndShrink(t *testing.T) {
 	res := done(t, rig, create("grow"))
 	require.NotEmpty(t, res.Plan.Warnings, "one member is said aloud")
 
-	t.Run("grow from 1 to 5", func(t *testing.T) {
+	chain(t, "grow from 1 to 5", func(t *testing.T) {
 		for i, name := range []string{h11, h12, h13, h14} {
 			res := done(t, rig, sop.AddMember{Host: name})
 			require.Len(t, res.View.Voters(), i+2)
@@ -32,7 +32,7 @@ func TestGrowAndShrink(t *testing.T) {
 			}
 		}
 	})
-	t.Run("shrink from 5 to 3", func(t *testing.T) {
+	chain(t, "shrink from 5 to 3", func(t *testing.T) {
 		v := observe(t, rig)
 		first := leader(t, v)
 		for _, name := range []string{first, follower(t, v, first)} { // the second may lead by then
@@ -43,7 +43,7 @@ func TestGrowAndShrink(t *testing.T) {
 		}
 		require.Len(t, voters(observe(t, rig)), 3)
 	})
-	t.Run("from 3 to 1 needs the waiver", func(t *testing.T) {
+	chain(t, "from 3 to 1 needs the waiver", func(t *testing.T) {
 		for n := 3; n > 1; n-- {
 			name := leader(t, observe(t, rig))
 			_, err := run(t, rig, remove(name))
@@ -56,7 +56,7 @@ func TestGrowAndShrink(t *testing.T) {
 		}
 		requireConsistent(t, rig)
 	})
-	t.Run("add back one that was removed", func(t *testing.T) {
+	chain(t, "add back one that was removed", func(t *testing.T) {
 		last := voters(observe(t, rig))
 		back := h13
 		if last[0] == back {
@@ -81,20 +81,20 @@ func TestRemoveTheDead(t *testing.T) {
 	g := on(rig)
 	done(t, rig, create("dead"))
 
-	t.Run("voter without process", func(t *testing.T) {
+	chain(t, "voter without process", func(t *testing.T) {
 		crash(t, rig, h12)
 		res := done(t, rig, remove(h12))
 		require.Equal(t, []string{h10, h11}, voters(res.View))
 		requireRetired(t, rig, h12)
 	})
-	t.Run("voter that hangs", func(t *testing.T) {
+	chain(t, "voter that hangs", func(t *testing.T) {
 		done(t, rig, sop.AddMember{Host: h12})
 		require.NoError(t, rig.Lab.Member(t.Context(), h12, syscall.SIGSTOP))
 		res := done(t, rig, remove(h12))
 		require.Equal(t, []string{h10, h11}, voters(res.View))
 		requireRetired(t, rig, h12)
 	})
-	t.Run("voter without power", func(t *testing.T) {
+	chain(t, "voter without power", func(t *testing.T) {
 		done(t, rig, sop.AddMember{Host: h13})
 		require.NoError(t, rig.Lab.Power(t.Context(), h13, false))
 		res := done(t, rig, remove(h13))
@@ -120,19 +120,19 @@ func TestRemoveTheDead(t *testing.T) {
 			})
 		})
 	}
-	t.Run("learner that never started, on a living host", func(t *testing.T) {
+	chain(t, "learner that never started, on a living host", func(t *testing.T) {
 		announce(t, h14)
 		res := done(t, rig, remove(h14))
 		require.Len(t, res.View.Members, 2)
 	})
-	t.Run("learner that never started, without power", func(t *testing.T) {
+	chain(t, "learner that never started, without power", func(t *testing.T) {
 		announce(t, h14)
 		require.NoError(t, rig.Lab.Power(t.Context(), h14, false))
 		res := done(t, rig, remove(h14))
 		require.Len(t, res.View.Members, 2)
 		require.NoError(t, rig.Lab.Power(t.Context(), h14, true))
 	})
-	t.Run("learner that ran, without power", func(t *testing.T) {
+	chain(t, "learner that ran, without power", func(t *testing.T) {
 		_, err := run(t, rig, sop.AddMember{Host: h14}, stoppedAt("promote to voter"))
 		require.ErrorIs(t, err, sop.ErrInterrupted)
 		require.NoError(t, rig.Lab.Power(t.Context(), h14, false))

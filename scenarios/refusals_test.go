@@ -69,7 +69,7 @@ func TestRefusedNewcomers(t *testing.T) {
 		{"has data of another cluster", h16, "blank-host", "/data/etcd holds the data of member"},
 		{"has its peer port taken", h17, "blank-host", "port 2380 is taken"},
 	} {
-		t.Run("add host that "+c.name, func(t *testing.T) {
+		chain(t, "add host that "+c.name, func(t *testing.T) {
 			r := g.refused(t, sop.AddMember{Host: c.host}, c.safeguard)
 			require.Equal(t, c.host, r.Host)
 			require.Contains(t, r.Found, c.found)
@@ -77,7 +77,7 @@ func TestRefusedNewcomers(t *testing.T) {
 	}
 	release()
 
-	t.Run("add host that runs another etcd, its data elsewhere", func(t *testing.T) {
+	chain(t, "add host that runs another etcd, its data elsewhere", func(t *testing.T) {
 		g.change(func() {
 			act(t, rig, h14, host.Systemctl{Verb: host.Stop, Unit: sop.Unit}, host.Delete{Path: config.DefaultDataDir}, host.MakeDir{Path: "/data/other", Owner: "etcd", Group: "etcd", Mode: 0o700})
 			conf := strings.Replace(string(facts(t, rig, h14).Files[config.ConfPath].Content), "/data/etcd", "/data/other", 1)
@@ -86,19 +86,19 @@ func TestRefusedNewcomers(t *testing.T) {
 		r := g.refused(t, sop.AddMember{Host: h14}, "blank-host")
 		require.Contains(t, r.Found, "etcd.service is active there")
 	})
-	t.Run("purge a member", func(t *testing.T) {
+	chain(t, "purge a member", func(t *testing.T) {
 		g.refused(t, sop.PurgeHost{Host: h12}, "no-member")
 	})
-	t.Run("add what is no host", func(t *testing.T) {
+	chain(t, "add what is no host", func(t *testing.T) {
 		g.refused(t, sop.AddMember{Host: "a,b"}, "valid-host")
 	})
 
 	// Removal.
-	t.Run("remove a host that nobody knows", func(t *testing.T) {
+	chain(t, "remove a host that nobody knows", func(t *testing.T) {
 		r := g.refused(t, remove(h13), "known-host")
 		require.Contains(t, r.Found, "neither inventory nor member list")
 	})
-	t.Run("remove one of three without the waiver", func(t *testing.T) {
+	chain(t, "remove one of three without the waiver", func(t *testing.T) {
 		for _, name := range []string{leader(t, observe(t, rig)), h12} {
 			r := g.refused(t, remove(name), "spare")
 			require.NotEmpty(t, r.Risk, "this one can be waived")
@@ -122,7 +122,7 @@ func TestRefusedInventories(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, f(content), 0o644))
 		return func(o *scenarios.Operator) { o.Site.Inventory = path }
 	}
-	t.Run("newcomer whose quota is below the members'", func(t *testing.T) {
+	chain(t, "newcomer whose quota is below the members'", func(t *testing.T) {
 		less := edited(func(content []byte) []byte {
 			content, err := inventory.AddHost(content, "etcd", h13, 4)
 			require.NoError(t, err)
@@ -132,7 +132,7 @@ func TestRefusedInventories(t *testing.T) {
 		require.Contains(t, r.Found, "2147483648")
 		require.Equal(t, h13, r.Host)
 	})
-	t.Run("stale copy of the inventory", func(t *testing.T) {
+	chain(t, "stale copy of the inventory", func(t *testing.T) {
 		stale := edited(func(content []byte) []byte {
 			content, err := inventory.RemoveHost(content, "etcd", h12)
 			require.NoError(t, err)
@@ -148,14 +148,14 @@ func TestRefusedInventories(t *testing.T) {
 		g.refused(t, destroy(), "inventory-agrees", stale)
 		g.refused(t, sop.CreateCluster{Token: "etcd-20260101T000000Z-stale", Stamp: "20260101T000000Z"}, "inventory-agrees", stale)
 	})
-	t.Run("inventory with a fault", func(t *testing.T) {
+	chain(t, "inventory with a fault", func(t *testing.T) {
 		faulty := edited(func(content []byte) []byte {
 			return []byte(strings.Replace(string(content), "etcd_seq: 2", "etcd_seq: 1", 1))
 		})
 		g.refused(t, sop.AddMember{Host: h13}, "inventory-sound", faulty)
 		g.refused(t, sop.Restart{Since: time.Now()}, "inventory-sound", faulty)
 	})
-	t.Run("inventory that cannot be written", func(t *testing.T) {
+	chain(t, "inventory that cannot be written", func(t *testing.T) {
 		var path string
 		same := edited(func(content []byte) []byte { return content })
 		o := rig.Operator("plan")
@@ -175,7 +175,7 @@ func TestRefusedInventories(t *testing.T) {
 	})
 
 	// What the admin host keeps.
-	t.Run("another cluster ID is remembered", func(t *testing.T) {
+	chain(t, "another cluster ID is remembered", func(t *testing.T) {
 		state := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(state, "cluster-id.etcd"), []byte("abcdef\n"), 0o600))
 		other := func(o *scenarios.Operator) { o.Site.State = state }
@@ -184,13 +184,13 @@ func TestRefusedInventories(t *testing.T) {
 			require.Contains(t, r.Found, "abcdef")
 		}
 	})
-	t.Run("no CA in files/pki", func(t *testing.T) {
+	chain(t, "no CA in files/pki", func(t *testing.T) {
 		none := func(o *scenarios.Operator) { o.Site.PKI = pki.Dir(t.TempDir()) }
 		g.refused(t, sop.AddMember{Host: h13}, "ca", none)
 		r := g.refused(t, sop.CreateCluster{Clean: ptr(true), Token: "etcd-20260101T000000Z-ca", Stamp: "20260101T000000Z"}, "ca", none)
 		require.Contains(t, r.Hint, "files/pki")
 	})
-	t.Run("another CA in files/pki", func(t *testing.T) {
+	chain(t, "another CA in files/pki", func(t *testing.T) {
 		dir := pki.Dir(t.TempDir())
 		ca, err := pki.NewCA(rand.Reader, time.Now())
 		require.NoError(t, err)
@@ -201,7 +201,7 @@ func TestRefusedInventories(t *testing.T) {
 	})
 
 	// Who else is there.
-	t.Run("another operator", func(t *testing.T) {
+	chain(t, "another operator", func(t *testing.T) {
 		first := rig.Operator("first")
 		defer first.Site.Close()
 		first.Runner.Agree = func(sop.Consent) error { return nil }
@@ -243,14 +243,14 @@ func TestRefusedWithoutHosts(t *testing.T) {
 	g := on(rig)
 	done(t, rig, create("hosts"))
 
-	t.Run("infra host without power", func(t *testing.T) {
+	chain(t, "infra host without power", func(t *testing.T) {
 		g.change(func() { require.NoError(t, rig.Lab.Power(t.Context(), infraHost, false)) })
 		r := g.refused(t, sop.AddMember{Host: h13}, "references-reachable")
 		require.Equal(t, infraHost, r.Host)
 		g.refused(t, remove(h12), "references-reachable", waiving("spare"))
 		g.change(func() { require.NoError(t, rig.Lab.Power(t.Context(), infraHost, true)) })
 	})
-	t.Run("member without power", func(t *testing.T) {
+	chain(t, "member without power", func(t *testing.T) {
 		g.change(func() { require.NoError(t, rig.Lab.Power(t.Context(), h12, false)) })
 		stamp := "20260101T000000Z"
 		for _, p := range []sop.Procedure{sop.DestroyCluster{Stamp: stamp}, sop.PurgeCluster{}, sop.CreateCluster{Clean: ptr(true), Token: "etcd-20260101T000000Z-off", Stamp: stamp}} {
@@ -376,7 +376,7 @@ func TestPending(t *testing.T) {
 			require.Contains(t, r.Hint, "addMember "+h13)
 		}
 	}
-	t.Run("learner that has not started", func(t *testing.T) {
+	chain(t, "learner that has not started", func(t *testing.T) {
 		g.ask(t, []string{h10, h11, h12}, func(ctx context.Context, c *clientv3.Client) {
 			eventually(t, "etcd takes the learner", func() bool {
 				_, err := c.MemberAddAsLearner(ctx, []string{"https://" + h13 + ":2380"})
@@ -385,13 +385,13 @@ func TestPending(t *testing.T) {
 		})
 		others(t)
 	})
-	t.Run("given up", func(t *testing.T) {
+	chain(t, "given up", func(t *testing.T) {
 		res := done(t, rig, remove(h13))
 		require.Equal(t, []string{h10, h11, h12}, voters(res.View))
 		require.Len(t, res.View.Members, 3)
 		g.known = nil
 	})
-	t.Run("learner that runs", func(t *testing.T) {
+	chain(t, "learner that runs", func(t *testing.T) {
 		_, err := run(t, rig, sop.AddMember{Host: h13}, stoppedAt("promote to voter"))
 		require.ErrorIs(t, err, sop.ErrInterrupted)
 		g.known = nil
@@ -399,12 +399,12 @@ func TestPending(t *testing.T) {
 		require.Len(t, v.Learners(), 1)
 		others(t)
 	})
-	t.Run("the same host goes on", func(t *testing.T) {
+	chain(t, "the same host goes on", func(t *testing.T) {
 		res := done(t, rig, sop.AddMember{Host: h13})
 		require.Equal(t, []string{h10, h11, h12, h13}, voters(res.View))
 		g.known = nil
 	})
-	t.Run("voter that has not started", func(t *testing.T) {
+	chain(t, "voter that has not started", func(t *testing.T) {
 		g.ask(t, []string{h10, h11, h12}, func(ctx context.Context, c *clientv3.Client) {
 			eventually(t, "etcd takes the voter", func() bool {
 				_, err := c.MemberAdd(ctx, []string{"https://" + h14 + ":2380"})
@@ -456,7 +456,7 @@ func TestAlarms(t *testing.T) {
 		return nil
 	}
 
-	t.Run("raised by a learner that is given up", func(t *testing.T) {
+	chain(t, "raised by a learner that is given up", func(t *testing.T) {
 		g.ask(t, []string{h10, h11, h12}, func(ctx context.Context, c *clientv3.Client) { require.NoError(t, put(ctx, c, 4)) })
 		_, err := run(t, rig, sop.AddMember{Host: h13}, stoppedAt("promote to voter"))
 		require.ErrorIs(t, err, sop.ErrInterrupted)
@@ -479,11 +479,11 @@ func TestAlarms(t *testing.T) {
 		require.Empty(t, res.View.Learners())
 		g.known = nil
 	})
-	t.Run("left behind by it", func(t *testing.T) {
+	chain(t, "left behind by it", func(t *testing.T) {
 		g.refused(t, sop.AddMember{Host: h13}, "no-alarm")
 		disarm(t)
 	})
-	t.Run("raised by a full quota", func(t *testing.T) {
+	chain(t, "raised by a full quota", func(t *testing.T) {
 		g.ask(t, []string{h10, h11, h12}, func(ctx context.Context, c *clientv3.Client) {
 			err := put(ctx, c, 32)
 			require.ErrorContains(t, err, "database space exceeded")
@@ -496,7 +496,7 @@ func TestAlarms(t *testing.T) {
 			require.Contains(t, r.Hint, "disarm")
 		}
 	})
-	t.Run("full again as soon as it is disarmed", func(t *testing.T) {
+	chain(t, "full again as soon as it is disarmed", func(t *testing.T) {
 		disarm(t)
 		r := g.refused(t, sop.AddMember{Host: h13}, "quota-headroom")
 		require.Contains(t, r.Found, fmt.Sprint(quota))

@@ -58,11 +58,8 @@ func (s *Summary) where() string {
 		operators = operators.plus(p.Spent)
 	}
 	share := func(part float64) float64 { return 100 * part / total }
-	var b strings.Builder
-	fmt.Fprintf(&b, "%.1f s in all: waiting for etcd %.1f s (%.0f %%), for its HealthInterval %.1f s\n", total, t.Etcd, share(t.Etcd), t.Health)
-	fmt.Fprintf(&b, "  (%.0f %%), a second between two looks %.1f s (%.0f %%), load alone %.1f s (%.0f %%),\n", share(t.Health), t.Watch, share(t.Watch), t.Quiet, share(t.Quiet))
-	fmt.Fprintf(&b, "  ours %.1f s (%.0f %%): procedures %.1f s, lab and proofs %.1f s\n", t.Own, share(t.Own), operators.Own, t.Own-operators.Own)
-	return b.String()
+	return fold("", fmt.Sprintf("%.1f s in all: waiting for etcd %.1f s (%.0f%%), for its HealthInterval %.1f s (%.0f%%), a second between two looks %.1f s (%.0f%%), load alone %.1f s (%.0f%%), ours %.1f s (%.0f%%): procedures %.1f s, lab and proofs %.1f s",
+		total, t.Etcd, share(t.Etcd), t.Health, share(t.Health), t.Watch, share(t.Watch), t.Quiet, share(t.Quiet), t.Own, share(t.Own), operators.Own, t.Own-operators.Own))
 }
 
 // trouble tells why it did not pass, and where to look.

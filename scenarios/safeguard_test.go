@@ -85,7 +85,7 @@ func TestSafeguardTable(t *testing.T) {
 		}
 	}
 
-	t.Run("create: etcd nowhere, cut off twice, gone on", func(t *testing.T) {
+	chain(t, "create: etcd nowhere, cut off twice, gone on", func(t *testing.T) {
 		g.unchanged(t, sop.DestroyCluster{Stamp: stamp}) // gone everywhere: done
 		g.unchanged(t, sop.PurgeCluster{})
 		first := fresh(t, nil, nil)
@@ -102,12 +102,12 @@ func TestSafeguardTable(t *testing.T) {
 		id = res.View.ClusterID()
 		g.known = nil
 	})
-	t.Run("create: healthy and as described", func(t *testing.T) {
+	chain(t, "create: healthy and as described", func(t *testing.T) {
 		for _, p := range []sop.CreateCluster{fresh(t, nil, nil), fresh(t, no, yes), fresh(t, nil, no)} {
 			g.unchanged(t, p)
 		}
 	})
-	t.Run("create: healthy, and a rebuild is asked for", func(t *testing.T) {
+	chain(t, "create: healthy, and a rebuild is asked for", func(t *testing.T) {
 		g.refused(t, fresh(t, yes, nil), "etcd_safeguard")
 		var asked sop.Consent
 		r := g.refused(t, fresh(t, yes, no), "consent", disagreeing(&asked))
@@ -119,13 +119,13 @@ func TestSafeguardTable(t *testing.T) {
 		require.Contains(t, shown, "keys: ")
 		g.refused(t, fresh(t, yes, no), "consent", func(o *scenarios.Operator) { o.Runner.Agree = nil })
 	})
-	t.Run("destroy: protected", bothRefuse)
-	t.Run("one member has crashed", func(t *testing.T) {
+	chain(t, "destroy: protected", bothRefuse)
+	chain(t, "one member has crashed", func(t *testing.T) {
 		g.change(func() { crash(t, rig, h12) })
 		g.refused(t, fresh(t, nil, nil), "etcd_safeguard")
 		g.refused(t, fresh(t, nil, no), "etcd_clean")
 	})
-	t.Run("all members have crashed", func(t *testing.T) {
+	chain(t, "all members have crashed", func(t *testing.T) {
 		g.change(func() { crash(t, rig, h10); crash(t, rig, h11) })
 		r := g.refused(t, fresh(t, nil, nil), "etcd_safeguard")
 		for _, name := range hosts {
@@ -139,7 +139,7 @@ func TestSafeguardTable(t *testing.T) {
 		g.refused(t, fresh(t, yes, no), "consent", disagreeing(&asked))
 		require.Equal(t, sop.ID(id), asked.Code, "read from the logs")
 	})
-	t.Run("create: rebuilt after consent", func(t *testing.T) {
+	chain(t, "create: rebuilt after consent", func(t *testing.T) {
 		res := done(t, rig, fresh(t, yes, no))
 		require.NotNil(t, res.Plan.Consent)
 		require.NotEqual(t, id, res.View.ClusterID(), "another cluster")
@@ -154,7 +154,7 @@ func TestSafeguardTable(t *testing.T) {
 		requireConsistent(t, rig)
 		g.known = nil
 	})
-	t.Run("create: former data on a newcomer", func(t *testing.T) {
+	chain(t, "create: former data on a newcomer", func(t *testing.T) {
 		aside := facts(t, rig, h12).Dirs[config.DefaultDataDir].Aside[0].Path
 		g.change(func() {
 			dir := filepath.Join(rig.Lab.Root(h13), config.DefaultDataDir)
@@ -167,7 +167,7 @@ func TestSafeguardTable(t *testing.T) {
 		done(t, rig, sop.PurgeHost{Host: h13})
 		g.known = nil
 	})
-	t.Run("destroy: after consent", func(t *testing.T) {
+	chain(t, "destroy: after consent", func(t *testing.T) {
 		var asked sop.Consent
 		p := sop.DestroyCluster{Clean: yes, Safeguard: no, Stamp: sop.Stamp(time.Now().Add(time.Second))}
 		g.refused(t, p, "consent", disagreeing(&asked))
@@ -186,7 +186,7 @@ func TestSafeguardTable(t *testing.T) {
 		g.known = nil
 		g.unchanged(t, sop.DestroyCluster{Stamp: stamp}) // gone everywhere: done
 	})
-	t.Run("create: after a destroy", func(t *testing.T) {
+	chain(t, "create: after a destroy", func(t *testing.T) {
 		res := done(t, rig, fresh(t, nil, nil))
 		require.Nil(t, res.Plan.Consent)
 		require.NotEqual(t, id, res.View.ClusterID())
@@ -194,7 +194,7 @@ func TestSafeguardTable(t *testing.T) {
 		id = res.View.ClusterID()
 		g.known = nil
 	})
-	t.Run("purge: asks neither, but for consent", func(t *testing.T) {
+	chain(t, "purge: asks neither, but for consent", func(t *testing.T) {
 		var asked sop.Consent
 		g.refused(t, sop.PurgeCluster{}, "consent", disagreeing(&asked))
 		require.Equal(t, "delete", asked.Verb)

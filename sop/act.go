@@ -32,8 +32,9 @@ type Expel struct {
 	Host string // where it lives, for the reader
 }
 
-// MoveLeader hands leadership to the voter on a host.
-type MoveLeader struct{ To string }
+// MoveLeader hands leadership from the voter on a host to the one that is
+// closest behind it when the time has come.
+type MoveLeader struct{ From string }
 
 // SaveSnapshot saves the key space of a follower and verifies the file.
 type SaveSnapshot struct {
@@ -52,9 +53,6 @@ type MakeCA struct{}
 
 // IssueCert issues the certificate of the member on a host.
 type IssueCert struct{ Host string }
-
-// ForgetCert removes what the admin host keeps of a member's key.
-type ForgetCert struct{ Host string }
 
 // Remember keeps the cluster's ID beside the inventory, or forgets it.
 type Remember struct{ Forget bool }
@@ -143,19 +141,15 @@ func (a Expel) String() string { return "remove member " + ID(a.ID) + " on " + a
 // ByHand implements Act.
 func (a Expel) ByHand(View) []string { return []string{"etcdctl member remove " + ID(a.ID)} }
 
-func (a MoveLeader) String() string { return "move the leadership to " + a.To }
+func (a MoveLeader) String() string { return "move the leadership away from " + a.From }
 
 // ByHand implements Act.
 func (a MoveLeader) ByHand(v View) []string {
-	to := "ID   # of " + a.To
-	if m, ok := v.At(a.To); ok {
+	to := "ID   # of another voter"
+	if m, ok := v.heir(a.From); ok {
 		to = ID(m.ID)
 	}
-	line := "etcdctl move-leader " + to
-	if l, ok := v.Leader(); ok && len(l.ClientURLs) > 0 {
-		line += " --endpoints=" + l.ClientURLs[0]
-	}
-	return []string{line}
+	return []string{fmt.Sprintf("etcdctl move-leader %s --endpoints=%s", to, v.ClientURL(a.From))}
 }
 
 func (a SaveSnapshot) String() string {
@@ -212,14 +206,6 @@ func (a IssueCert) ByHand(v View) []string {
 		fmt.Sprintf("openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /O=pigsty/OU=etcd/CN=%s -addext subjectAltName=IP:127.0.0.1,DNS:localhost,IP:%s,DNS:%s -keyout files/pki/etcd/%s.key -out files/pki/csr/%s.csr", n, a.Host, n, n, n),
 		fmt.Sprintf("openssl x509 -req -copy_extensions copy -CA files/pki/ca/ca.crt -CAkey files/pki/ca/ca.key -in files/pki/csr/%s.csr -out files/pki/etcd/%s.crt", n, n),
 	}
-}
-
-func (a ForgetCert) String() string { return "remove the key of " + a.Host + " from the admin host" }
-
-// ByHand implements Act.
-func (a ForgetCert) ByHand(v View) []string {
-	n := v.MemberName(a.Host)
-	return []string{fmt.Sprintf("rm -f files/pki/etcd/%s.key files/pki/etcd/%s.crt files/pki/csr/%s.csr", n, n, n)}
 }
 
 func (a Remember) String() string {
@@ -333,4 +319,17 @@ func (v View) peers(joining string, without ...string) []config.Peer {
 
 func sortPeers(all []config.Peer) {
 	slices.SortFunc(all, func(a, b config.Peer) int { return strings.Compare(a.Name+a.URL, b.Name+b.URL) })
+}
+
+// takesData reports whether an act moves or deletes what a process may be using.
+func takesData(a Act) bool {
+	on, ok := a.(On)
+	if !ok {
+		return false
+	}
+	switch on.Act.(type) {
+	case host.SetAside, host.Delete:
+		return true
+	}
+	return false
 }

@@ -152,22 +152,13 @@ func votes(name string) Condition {
 }
 
 // hasLeader holds when every living voter names the same living leader.
-func hasLeader(v View) error {
-	leader, ok := v.Leader()
-	if !ok {
-		return errors.New("the voters do not agree on a leader")
-	}
-	if !v.Alive(leader) {
-		return fmt.Errorf("the leader on %s does not answer", v.HostOf(leader))
-	}
-	return nil
-}
+func hasLeader(v View) error { return v.agreed() }
 
 // leadsElsewhere holds when every living voter names a leader that is not on a
 // host. Until all do, a write that is forwarded to the old one hangs.
 func leadsElsewhere(name string) Condition {
 	return func(v View) error {
-		if err := hasLeader(v); err != nil {
+		if err := v.agreed(); err != nil {
 			return err
 		}
 		if leader, _ := v.Leader(); v.HostOf(leader) == name {

@@ -42,6 +42,9 @@ func overrides(clean, safeguard *bool) string {
 	return s
 }
 
+// Lossy says that data may be set aside.
+func (p CreateCluster) Lossy() {}
+
 // Plan implements Procedure.
 func (p CreateCluster) Plan(v View) (Plan, error) {
 	if len(v.Wanted.Hosts) == 0 {
@@ -49,11 +52,11 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 	}
 	plan := Plan{
 		NoCluster: true,
-		GiveUp:    "purgeCluster",
-		Needs:     []Safeguard{inventorySound(), mayAdminister(), allReachable(), noForeignMembers(), clocksAgree(), caForCreate()},
+		GiveUp:    "destroyCluster",
+		Needs:     []Safeguard{inventorySound(), mayAdminister(), allReachable(), oneID(), noForeignMembers(), clocksAgree(), caForCreate()},
 	}
-	for _, h := range v.Wanted.Hosts {
-		plan.Needs = append(plan.Needs, etcdUser(h.Name), hasBinary(h.Name))
+	for _, h := range v.reachableHosts() {
+		plan.Needs = append(plan.Needs, etcdUser(h.Name), hasBinary(h.Name), portsFree(h.Name), noProxy(h.Name))
 	}
 	if n := len(v.Wanted.Hosts); n < 3 {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%d hosts: nothing may fail; production means three members or more", n))
@@ -79,6 +82,7 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 		rebuild = true
 	}
 	if rebuild {
+		plan.Needs = append(plan.Needs, sameCluster())
 		if err := mayReplace(v, p.Clean, p.Safeguard); err != nil {
 			return Plan{}, err
 		}
@@ -178,7 +182,7 @@ func formedAsWanted(v View) error {
 // asDescribed reports whether a healthy cluster is there, as the inventory has
 // it.
 func (v View) asDescribed() bool {
-	return len(v.reachableHosts()) == len(v.Wanted.Hosts) && formedAsWanted(v) == nil && hasLeader(v) == nil && len(v.Alarms()) == 0
+	return formedAsWanted(v) == nil && hasLeader(v) == nil && len(v.Alarms()) == 0
 }
 
 // hostsWithEtcd are the inventory's hosts that have etcd, or may.
@@ -224,10 +228,14 @@ func (v View) cutOff() bool {
 		return false
 	}
 	id := expectedCluster(v, token)
+	existed := v.anyExisting()
 	for _, h := range v.Wanted.Hosts {
 		hv, ok := v.Host(h.Name)
 		if !ok || !hv.Reachable() {
 			return false
+		}
+		if existed && !hv.Facts.Dirs[h.DataDir].WAL && (h.WALDir == "" || !hv.Facts.Dirs[h.WALDir].WAL) {
+			return false // it was finished once, and this host has lost its data since
 		}
 		for _, path := range dataDirs(h) {
 			d := hv.Facts.Dirs[path]
@@ -272,7 +280,7 @@ func (v View) tokenCutOff() (string, bool) {
 			continue
 		}
 		c, err := config.ParseMember(f.Content)
-		if err != nil || !strings.HasPrefix(c.Token, "etcd-") || len(c.Initial) != len(v.Wanted.Hosts) {
+		if err != nil || !config.IsToken(c.Token) || len(c.Initial) != len(v.Wanted.Hosts) {
 			return "", false
 		}
 		for _, p := range c.Initial {
@@ -384,7 +392,7 @@ func (v View) consent(verb string, plan Plan, command string) *Consent {
 		}
 	}
 	add(v.ClusterID())
-	var where []string
+	var where, names []string
 	for _, h := range v.Wanted.Hosts {
 		hv, _ := v.Host(h.Name)
 		var used int64
@@ -396,6 +404,7 @@ func (v View) consent(verb string, plan Plan, command string) *Consent {
 			}
 		}
 		where = append(where, fmt.Sprintf("%s (%s)", h.Name, Bytes(used)))
+		names = append(names, h.Name)
 	}
 	add(v.Admin.ClusterID)
 	c.Shown = append(c.Shown, "inventory: "+v.Inventory.Path, "hosts: "+strings.Join(where, ", "))
@@ -414,7 +423,7 @@ func (v View) consent(verb string, plan Plan, command string) *Consent {
 	if len(ids) == 1 {
 		c.Code = ID(ids[0])
 	} else {
-		c.Code = Digest(command + v.Inventory.Path + fmt.Sprint(ids, where))
+		c.Code = Digest(command + v.Inventory.Path + fmt.Sprint(ids, names))
 	}
 	return c
 }
@@ -450,7 +459,15 @@ func allReachable() Safeguard {
 func noForeignMembers() Safeguard {
 	return Safeguard{Name: "inventory-agrees", Show: "etcdctl member list",
 		Holds: func(v View) error {
-			if _, extra := v.drift(); len(extra) > 0 {
+			_, extra := v.drift()
+			for _, l := range v.Looks {
+				for _, m := range l.Members {
+					if _, ok := v.Wanted.Host(v.HostOf(m)); !ok && !slices.Contains(extra, v.HostOf(m)) {
+						extra = append(extra, v.HostOf(m))
+					}
+				}
+			}
+			if len(extra) > 0 {
 				return &Refusal{Found: "members and not in the inventory: " + strings.Join(extra, ", "), Needed: "an inventory that names every member", Hint: "correct " + v.Inventory.Path}
 			}
 			return nil
@@ -477,6 +494,41 @@ func caForCreate() Safeguard {
 				}
 				if err := sameCAOn(v, h.Name); err != nil {
 					return err
+				}
+			}
+			return nil
+		}}
+}
+
+// oneID: the hosts are not of two clusters at once.
+func oneID() Safeguard {
+	return Safeguard{Name: "one-cluster", Show: "etcdctl endpoint status --cluster -w json",
+		Holds: func(v View) error {
+			for _, l := range v.Looks {
+				if l.Answers() && l.ClusterID != v.ClusterID() {
+					return &Refusal{Host: l.Host, Found: fmt.Sprintf("%s is of cluster %s, the others are of %s (cluster ID mismatch)", l.Endpoint, ID(l.ClusterID), ID(v.ClusterID())),
+						Needed: "one cluster ID on all endpoints", Hint: "take the odd one out first: it is not this cluster's"}
+				}
+			}
+			return nil
+		}}
+}
+
+// portsFree: nothing but the host's own etcd listens where etcd is to.
+func portsFree(name string) Safeguard {
+	return Safeguard{Name: "ports-free", Show: "ss -ltnp",
+		Holds: func(v View) error {
+			facts, err := v.facts(name)
+			if err != nil {
+				return err
+			}
+			if facts.Units[Unit].Runs() {
+				return nil
+			}
+			spec := v.Spec(name)
+			for _, port := range []int{spec.ClientPort, spec.PeerPort} {
+				if by, taken := facts.Ports[port]; taken {
+					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use), and %s does not run", port, by, Unit), Needed: "free ports", Hint: "stop what listens there"}
 				}
 			}
 			return nil

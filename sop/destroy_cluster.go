@@ -3,9 +3,11 @@ package sop
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
+	"github.com/etcdrill/etcdrill/sop/inventory"
 )
 
 // DestroyCluster takes the whole cluster down and sets its data aside. It
@@ -17,6 +19,9 @@ type DestroyCluster struct {
 
 // String implements Procedure.
 func (p DestroyCluster) String() string { return "destroyCluster" + overrides(p.Clean, p.Safeguard) }
+
+// Lossy says that data may be set aside.
+func (p DestroyCluster) Lossy() {}
 
 // Plan implements Procedure.
 func (p DestroyCluster) Plan(v View) (Plan, error) {
@@ -41,9 +46,12 @@ type PurgeCluster struct{}
 // String implements Procedure.
 func (p PurgeCluster) String() string { return "purgeCluster" }
 
+// Lossy says that data may be deleted.
+func (p PurgeCluster) Lossy() {}
+
 // Plan implements Procedure.
 func (p PurgeCluster) Plan(v View) (Plan, error) {
-	plan := Plan{NoCluster: true, Needs: []Safeguard{allReachable(), noForeignMembers()}}
+	plan := Plan{NoCluster: true, Needs: []Safeguard{inventorySound(), allReachable(), oneID(), sameCluster(), noForeignMembers()}}
 	var stop, wipe []Step
 	for _, spec := range v.reachableHosts() {
 		h := spec.Name
@@ -102,7 +110,7 @@ func (p PurgeHost) Plan(v View) (Plan, error) {
 			return Plan{}, refuse("no-member", h, "take it out of its own cluster first", "member %s of cluster %s answers there", ID(l.MemberID), ID(l.ClusterID))
 		}
 	}
-	plan := Plan{NoCluster: true, Subject: h, Needs: []Safeguard{reachable(h), certainlyAlone(h)}}
+	plan := Plan{NoCluster: true, Subject: h, Needs: []Safeguard{reachable(h), certainlyAlone(h), nothingForeign(h)}}
 	steps := slices.Concat([]Step{
 		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
 		stopUnit(h),
@@ -117,7 +125,8 @@ func (p PurgeHost) Plan(v View) (Plan, error) {
 // consent's code is the ID of the cluster whose data the host holds.
 func (p PurgeHost) consent(v View) *Consent {
 	hv, _ := v.Host(p.Host)
-	c := &Consent{Verb: "delete", Code: Digest(p.String() + v.Inventory.Path), Shown: []string{"inventory: " + v.Inventory.Path, "host: " + p.Host}}
+	c := &Consent{Verb: "delete", Shown: []string{"inventory: " + v.Inventory.Path, "host: " + p.Host}}
+	left := []string{p.String(), v.Inventory.Path}
 	for _, path := range dataDirs(v.Spec(p.Host)) {
 		d := hv.Facts.Dirs[path]
 		line := fmt.Sprintf("%s: %s", path, Bytes(d.UsedBytes))
@@ -128,12 +137,59 @@ func (p PurgeHost) consent(v View) *Consent {
 		c.Shown = append(c.Shown, line)
 		for _, a := range d.Aside {
 			c.Shown = append(c.Shown, fmt.Sprintf("%s: %s, set aside", a.Path, Bytes(a.Bytes)))
+			left = append(left, a.Path)
 		}
+	}
+	if c.Code == "" {
+		c.Code = Digest(strings.Join(left, "\n"))
 	}
 	return c
 }
 
-// certainlyAlone: no cluster that the host's own files name lists it.
+// nothingForeign: no etcd runs on the host but a member that this cluster has
+// let go. What runs without an answer that we understand may be a member of
+// another cluster, with another CA.
+func nothingForeign(name string) Safeguard {
+	return Safeguard{Name: "no-member", Show: "systemctl status etcd; ss -ltnp",
+		Holds: func(v View) error {
+			facts, err := v.facts(name)
+			if err != nil {
+				return err
+			}
+			spec := v.Spec(name)
+			who, _ := Identify(logOf(facts, spec))
+			_, runs := facts.Ports[spec.PeerPort]
+			if !runs && !facts.Units[Unit].Runs() {
+				return nil
+			}
+			if id := v.ownID(); id != 0 && who.Cluster == id && v.Linear {
+				return nil // a former member of ours, and a quorum does not list it
+			}
+			return &Refusal{Host: name, Found: fmt.Sprintf("etcd runs there, and nothing shows that it is not a member of another cluster (its log says cluster %s)", ID(who.Cluster)),
+				Needed: "a host on which no etcd runs", Hint: "if you are sure, stop it yourself first: systemctl stop etcd"}
+		}}
+}
+
+// ownID is the ID of the cluster that is there, or that was met before.
+func (v View) ownID() uint64 {
+	if id := v.ClusterID(); id != 0 {
+		return id
+	}
+	return v.Admin.ClusterID
+}
+
+// logOf is the beginning of a host's log, wherever it is kept.
+func logOf(facts host.Facts, spec inventory.Host) []byte {
+	for _, path := range dataDirs(spec) {
+		if d := facts.Dirs[path]; d.WAL {
+			return d.WALHead
+		}
+	}
+	return nil
+}
+
+// certainlyAlone: a host of the inventory is not taken for alone when no member
+// answers that could say so.
 func certainlyAlone(name string) Safeguard {
 	return Safeguard{Name: "no-member", Show: "etcdctl member list", Risk: "a member of a cluster that cannot be asked now may be lost",
 		Holds: func(v View) error {

@@ -206,28 +206,28 @@ func is(err error, targets ...error) bool {
 // Explain gives etcd's own words, kept as they are, and what they mean.
 func Explain(err error) string {
 	text := err.Error()
-	for words, meaning := range meanings {
-		if strings.Contains(text, words) {
-			return text + " (" + meaning + ")"
+	for _, m := range meanings {
+		if strings.Contains(text, m.words) {
+			return text + " (" + m.meaning + ")"
 		}
 	}
 	return text
 }
 
 // meanings explains the texts that people search for at night.
-var meanings = map[string]string{
-	"unhealthy cluster":                       "fewer voters than a quorum of the new size have been connected to each other for 5 s",
-	"too many learner members in cluster":     "another learner is pending; finish or give up that one first",
-	"in sync with leader":                     "the learner has not caught up with the leader yet",
-	"not enough started members":              "a member on the list has never started; start it or remove it first",
-	"member count is unequal":                 "initial-cluster names other members than the cluster has",
-	"cluster ID mismatch":                     "the data or the peers are those of another cluster",
-	"permanently removed":                     "this member was removed; its data cannot be used again",
-	"tocommit(":                               "the member lost log entries that it had acknowledged; remove it and add it with an empty directory",
-	"database space exceeded":                 "the backend has reached its quota; compact, defragment, then disarm the alarm",
-	"request timed out":                       "no quorum answered in time; whether it was done is unknown",
-	"certificate signed by unknown authority": "the other side's certificate is from another CA",
-	"certificate is valid for":                "the certificate does not name this address",
-	"permission denied":                       "the user may not do this",
-	"address already in use":                  "another program listens on this port",
+var meanings = []struct{ words, meaning string }{
+	{"unhealthy cluster", "fewer voters than a quorum of the new size have been connected to each other for 5 s"},
+	{"too many learner members in cluster", "another learner is pending; finish or give up that one first"},
+	{"in sync with leader", "the learner has not caught up with the leader yet"},
+	{"not enough started members", "a member on the list has never started; start it or remove it first"},
+	{"member count is unequal", "initial-cluster names other members than the cluster has"},
+	{"cluster ID mismatch", "the data or the peers are those of another cluster"},
+	{"permanently removed", "this member was removed; its data cannot be used again"},
+	{"tocommit(", "the member lost log entries that it had acknowledged; remove it and add it with an empty directory"},
+	{"database space exceeded", "the backend has reached its quota; compact, defragment, then disarm the alarm"},
+	{"request timed out", "no quorum answered in time; whether it was done is unknown"},
+	{"certificate signed by unknown authority", "the other side's certificate is from another CA"},
+	{"certificate is valid for", "the certificate does not name this address"},
+	{"permission denied", "the user may not do this"},
+	{"address already in use", "another program listens on this port"},
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,11 @@ import (
 // do makes one change. Its answer says what was learnt of it; its error what
 // went wrong, with the outcome that Judge or the host gave.
 func (s *Site) do(ctx context.Context, a Act, v View) (answer string, err error) {
+	defer func() {
+		s.mu.Lock()
+		s.adminKept = false
+		s.mu.Unlock()
+	}()
 	switch a := a.(type) {
 	case AddLearner:
 		return s.addLearner(ctx, a, v)
@@ -42,8 +48,6 @@ func (s *Site) do(ctx context.Context, a Act, v View) (answer string, err error)
 		return "", s.PKI.Save(ca)
 	case IssueCert:
 		return s.issue(a, v)
-	case ForgetCert:
-		return "", s.PKI.RemovePair(v.MemberName(a.Host))
 	case Remember:
 		if a.Forget {
 			return "", s.forget()
@@ -89,18 +93,11 @@ func (s *Site) voterFor(ctx context.Context, v View, not uint64) (Etcd, error) {
 	return nil, errors.New("no voter answers")
 }
 
-func (s *Site) changed() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lastChange = s.Now()
-}
-
 func (s *Site) addLearner(ctx context.Context, a AddLearner, v View) (string, error) {
 	c, err := s.voterFor(ctx, v, 0)
 	if err != nil {
 		return "", err
 	}
-	defer s.changed()
 	r, err := c.AddLearner(ctx, v.PeerURL(a.Host))
 	if err != nil {
 		return "", err
@@ -117,7 +114,6 @@ func (s *Site) promote(ctx context.Context, a Promote, v View) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer s.changed()
 	return "member " + ID(m.ID), c.Promote(ctx, m.ID)
 }
 
@@ -126,14 +122,13 @@ func (s *Site) removeMember(ctx context.Context, a Expel, v View) (string, error
 	if err != nil {
 		return "", err
 	}
-	defer s.changed()
 	return "member " + ID(a.ID), c.Remove(ctx, a.ID)
 }
 
 func (s *Site) moveLeader(ctx context.Context, a MoveLeader, v View) (string, error) {
-	to, ok := v.At(a.To)
+	to, ok := v.heir(a.From)
 	if !ok {
-		return "", fmt.Errorf("%s is not on the member list", v.PeerURL(a.To))
+		return "", errors.New("no other voter is close behind the leader")
 	}
 	leader, ok := v.Leader()
 	if !ok {
@@ -304,8 +299,11 @@ func (v View) memberConf(a Install) config.Member {
 	return m
 }
 
-// model is the configuration of a running voter whose host could be looked at.
+// model is the configuration of a running voter whose host could be looked at,
+// of several the one with the largest quota.
 func (v View) model(except string) (config.Member, bool) {
+	var best config.Member
+	var found bool
 	for _, m := range v.LivingVoters() {
 		name := v.HostOf(m)
 		if name == except {
@@ -315,11 +313,20 @@ func (v View) model(except string) (config.Member, bool) {
 		if !ok || !h.Facts.Files[config.ConfPath].Exists {
 			continue
 		}
-		if c, err := config.ParseMember(h.Facts.Files[config.ConfPath].Content); err == nil {
-			return c, true
+		c, err := config.ParseMember(h.Facts.Files[config.ConfPath].Content)
+		if err == nil && (!found || quotaOr2GiB(c.QuotaBytes) > quotaOr2GiB(best.QuotaBytes)) {
+			best, found = c, true
 		}
 	}
-	return config.Member{}, false
+	return best, found
+}
+
+// quotaOr2GiB is what etcd takes for a quota that is not set.
+func quotaOr2GiB(n int64) int64 {
+	if n == 0 {
+		return 2 << 30
+	}
+	return n
 }
 
 // refreshed gives a file with its endpoints edited, owner and mode kept.
@@ -401,7 +408,11 @@ func (s *Site) keepSnapshots(n int) error {
 	}
 	slices.Sort(names)
 	for len(names) > n {
-		if err := errors.Join(os.Remove(names[0]), os.Remove(names[0]+".json")); err != nil {
+		err := os.Remove(names[0])
+		if jerr := os.Remove(names[0] + ".json"); !errors.Is(jerr, fs.ErrNotExist) {
+			err = errors.Join(err, jerr)
+		}
+		if err != nil {
 			return fmt.Errorf("remove an old snapshot: %w", err)
 		}
 		names = names[1:]

@@ -1,6 +1,7 @@
 package sop
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/binary"
@@ -716,7 +717,11 @@ func (e *fakeEtcd) Compacted(ctx context.Context) (rev int64, err error) {
 
 func (e *fakeEtcd) Snapshot(ctx context.Context) (r io.ReadCloser, err error) {
 	err = e.call(ctx, "snapshot", voter, func(*cluster, *proc, time.Time) error {
-		r = io.NopCloser(strings.NewReader(string(snapshotBytes())))
+		b := slices.Clone(snapshotBytes())
+		if e.w.spoil {
+			b[len(b)/2] ^= 1
+		}
+		r = io.NopCloser(bytes.NewReader(b))
 		return nil
 	})
 	return r, err

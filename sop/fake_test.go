@@ -35,6 +35,8 @@ type world struct {
 	// peril is asked before each call of a member and each act on a host takes
 	// effect: "add", "promote", "put", "write /etc/etcd/etcd.conf".
 	peril func(where, what string) fault
+	// spoil breaks every snapshot on its way.
+	spoil bool
 	// sent lists what changed anything, in order.
 	sent []string
 

@@ -515,6 +515,11 @@ func backendBytes(path string, n int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return withSum(body), nil
+}
+
+// withSum appends the checksum as etcd does.
+func withSum(body []byte) []byte {
 	sum := sha256.Sum256(body)
-	return append(body, sum[:]...), nil
+	return slices.Concat(body, sum[:])
 }

@@ -35,7 +35,8 @@ type Holder struct {
 	Run       string    `json:"run"`
 	Procedure string    `json:"procedure"`
 	Started   time.Time `json:"started"`
-	File      string    `json:"file"` // the lock file on the holder's host
+	File      string    `json:"file"`  // the lock file on the holder's host
+	Inode     string    `json:"inode"` // and which file that is: two containers may call theirs alike
 	// Claims are the hosts whose locks it took, or was about to take.
 	Claims []string `json:"claims,omitempty"`
 }
@@ -47,7 +48,7 @@ func (h Holder) String() string {
 
 // token says that two claims come from the same place. The lock file sees to
 // it that only one run at a time speaks for it.
-func (h Holder) token() string { return h.Host + " " + h.BootID + " " + h.File }
+func (h Holder) token() string { return fmt.Sprintf("%s %s %s %s", h.Host, h.BootID, h.File, h.Inode) }
 
 type lock struct {
 	file    *os.File
@@ -70,16 +71,23 @@ func (l *Locked) Error() string { return "the lock is held by " + l.By.String() 
 // ErrLockLost says that the lock was there and is not any more.
 var ErrLockLost = errors.New("the operator lock was lost")
 
+// A lockPlace says where a lock is taken: in the cluster, on its hosts, or in
+// both, as when the cluster is about to be taken down.
+type lockPlace struct {
+	inCluster, onHosts bool
+	subject            string // a host that is claimed although the inventory does not have it
+}
+
 // acquire takes the lock file on this host, then the lock in the cluster or,
 // where there is none, on its hosts. waiting is told what it waits for.
-func (s *Site) acquire(ctx context.Context, v View, procedure string, onHosts bool, waiting func(string)) error {
+func (s *Site) acquire(ctx context.Context, v View, procedure string, where lockPlace, waiting func(string)) error {
 	l := &lock{done: make(chan struct{})}
 	close(l.done)
 	self := s.Self
 	self.Procedure, self.Started = procedure, s.Now()
-	if onHosts {
+	if where.onHosts {
 		for _, hv := range v.Hosts {
-			if _, wanted := v.Wanted.Host(hv.Name); wanted && hv.Reachable() {
+			if _, wanted := v.Wanted.Host(hv.Name); (wanted || hv.Name == where.subject) && hv.Reachable() {
 				self.Claims = append(self.Claims, hv.Name)
 			}
 		}
@@ -88,19 +96,31 @@ func (s *Site) acquire(ctx context.Context, v View, procedure string, onHosts bo
 		return err
 	}
 	s.unclaim(ctx, v, l.former, self.Claims)
-	if onHosts {
+	if where.inCluster {
+		if err := s.acquireKey(ctx, l, self, waiting); err != nil {
+			s.free(l)
+			return err
+		}
+	}
+	if where.onHosts {
 		if err := s.claim(ctx, l, v, self); err != nil {
 			s.free(l)
 			return err
 		}
-	} else if err := s.acquireKey(ctx, l, self, waiting); err != nil {
-		s.free(l)
-		return err
 	}
 	s.mu.Lock()
 	s.lock = l
 	s.mu.Unlock()
 	return nil
+}
+
+// inodeOf tells a file from all others on this machine.
+func inodeOf(f *os.File) string {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
 func (s *Site) acquireFile(l *lock, self *Holder) error {
@@ -126,7 +146,7 @@ func (s *Site) acquireFile(l *lock, self *Holder) error {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
-	self.File = path
+	self.File, self.Inode = path, inodeOf(f)
 	if b, err := os.ReadFile(path); err == nil {
 		_ = json.Unmarshal(b, &l.former) // empty where it was given up
 	}
@@ -335,7 +355,12 @@ func (s *Site) unheld(ctx context.Context) error {
 		return fmt.Errorf("read the lock: %w", err)
 	}
 	self := s.Self
-	if self.File, err = filepath.Abs(filepath.Join(s.State, "operator."+s.Group)); err == nil && other.token() == self.token() {
+	path := filepath.Join(s.State, "operator."+s.Group)
+	if f, err := os.Open(path); err == nil {
+		self.Inode = inodeOf(f)
+		f.Close()
+	}
+	if self.File, err = filepath.Abs(path); err == nil && other.token() == self.token() {
 		return nil // left by a run from here; the lock file says whether it lives
 	}
 	return &Locked{By: other}
@@ -421,7 +446,7 @@ func (s *Site) tidy(ctx context.Context, v View) {
 }
 
 func (s *Site) claim(ctx context.Context, l *lock, v View, self Holder) error {
-	s.Self.File = self.File
+	s.Self.File, s.Self.Inode = self.File, self.Inode
 	claim := host.Claim{Owner: self.String(), Token: self.token()}
 	if l.former.File != "" {
 		claim.Supersedes = []string{l.former.token()} // this host may have booted since
@@ -487,6 +512,16 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// underLease puts a key under the lock's lease, so that it goes with it.
+func (s *Site) underLease() []clientv3.OpOption {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lock == nil || s.lock.lease == 0 {
+		return nil
+	}
+	return []clientv3.OpOption{clientv3.WithLease(s.lock.lease)}
+}
+
 // probe writes and deletes a key of its own through every living voter: a
 // status answers without quorum, a write does not.
 func (s *Site) probe(ctx context.Context, v View) error {
@@ -500,7 +535,7 @@ func (s *Site) probe(ctx context.Context, v View) error {
 		err = func() error {
 			ctx, stop := context.WithTimeout(ctx, s.Deadlines[Calling])
 			defer stop()
-			if _, err := c.KV().Put(ctx, key, "probe"); err != nil {
+			if _, err := c.KV().Put(ctx, key, "probe", s.underLease()...); err != nil {
 				return err
 			}
 			_, err := c.KV().Delete(ctx, key)
@@ -510,9 +545,6 @@ func (s *Site) probe(ctx context.Context, v View) error {
 			return fmt.Errorf("write through %s: %s", endpoint, Explain(err))
 		}
 	}
-	s.mu.Lock()
-	s.probed = true
-	s.mu.Unlock()
 	return nil
 }
 

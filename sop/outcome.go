@@ -345,7 +345,9 @@ func (a Agreement) Ask(ctx context.Context, c Consent) error {
 		return fmt.Errorf("%w: nobody watches any more: %w", ErrInterrupted, err)
 	}
 	const needed = "the code of what is to be lost, which is the cluster's ID where it has one"
-	no := func(found string) error { return &Refusal{Safeguard: consentName, Found: found, Needed: needed} }
+	no := func(found string) error {
+		return &Refusal{Safeguard: consentName, Found: found, Needed: needed, Show: shows[consentName]}
+	}
 	switch {
 	case c.Code == "":
 		return no("there is no code, so nobody can agree")
@@ -355,7 +357,7 @@ func (a Agreement) Ask(ctx context.Context, c Consent) error {
 		// The right code is not told to whoever came with a wrong one: that is
 		// how the wrong cluster is destroyed.
 		return &Refusal{Safeguard: consentName, Found: fmt.Sprintf("-confirm=%s is not the code of what is here", a.Given),
-			Needed: needed, Hint: "is this the right inventory? -plan shows the code"}
+			Needed: needed, Show: shows[consentName], Hint: "is this the right inventory? -plan shows the code"}
 	case a.In == nil:
 		return no("nobody is at a terminal to agree")
 	}

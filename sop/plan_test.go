@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -211,9 +212,13 @@ func (g *ground) text(s string) string {
 	defer g.w.mu.Unlock()
 	for _, c := range g.w.clusters {
 		for id, e := range c.members {
-			s = strings.ReplaceAll(s, ID(id), "ID-OF-"+hostPart(e.peerURL))
+			s = strings.NewReplacer(ID(id), "ID-OF-"+hostPart(e.peerURL), fmt.Sprint(id), "ID-OF-"+hostPart(e.peerURL)).Replace(s)
 		}
 		s = strings.ReplaceAll(s, ID(c.id), "CLUSTER-ID")
 	}
-	return strings.ReplaceAll(s, g.dir+"/", "")
+	return codePattern.ReplaceAllString(strings.ReplaceAll(s, g.dir+"/", ""), "code CODE")
 }
+
+// codePattern is a code that stands for a cluster ID where there is none: it
+// depends on the inventory's path.
+var codePattern = regexp.MustCompile(`(?m)code [0-9a-f]{12}$`)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // A Procedure is one standard operating procedure with its parameters filled
@@ -72,6 +73,8 @@ type Step struct {
 	Until Condition
 	// Patience names the row of the table of deadlines that ends the wait.
 	Patience Patience
+	// Longer is added to that deadline.
+	Longer time.Duration
 	// Etcd is set where the time is spent waiting for etcd, not for us.
 	Etcd bool
 }

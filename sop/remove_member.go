@@ -54,7 +54,7 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 	plan := Plan{
 		Needs:   slices.Concat(p.needs(v, m, listed), []Safeguard{inventoryWritable()}, membersReachable(v, h)),
 		Subject: h,
-		GiveUp:  "addMember " + h,
+		GiveUp:  p.giveUp(v, listed),
 	}
 	if listed && !m.Learner && len(v.Voters()) > 1 && len(v.Voters())%2 == 1 {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("an even number of voters (%d) bears no more failures than one less", len(v.Voters())-1))
@@ -79,6 +79,18 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 	return plan.ifOpen(v), nil
 }
 
+// giveUp takes back what was done: until the member is gone only references
+// were changed; once its data is set aside it can be added again.
+func (p RemoveMember) giveUp(v View, listed bool) string {
+	switch {
+	case listed:
+		return "reloadConfig"
+	case v.leftovers(p.Host):
+		return ""
+	}
+	return "addMember " + p.Host
+}
+
 // removedBefore is proved by this admin host's journal or by data that was set
 // aside on the host.
 func (p RemoveMember) removedBefore(v View) bool {
@@ -92,7 +104,7 @@ func (p RemoveMember) removedBefore(v View) bool {
 // needs leaves out what a member that is to go cannot be asked for: it may be
 // dead, or have raised the alarm itself.
 func (p RemoveMember) needs(v View, m Member, listed bool) []Safeguard {
-	common := []Safeguard{mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(), nothingPending(p.Host), inventoryAgrees(p.Host), votersKeepUp()}
+	common := []Safeguard{mayAdminister(), quorate(), oneCluster(p.Host), sameCluster(), sameList(p.Host), nothingPending(p.Host), inventoryAgrees(p.Host), votersKeepUp()}
 	if !listed || m.Learner {
 		return common // giving up an add works under any alarm
 	}
@@ -103,18 +115,38 @@ func (p RemoveMember) needs(v View, m Member, listed bool) []Safeguard {
 func (p RemoveMember) leave(v View, m Member) Stage {
 	h := p.Host
 	steps := []Step{snapshotBefore(isGone(m.ID), v)}
-	if to, ok := v.heir(h); ok && !m.Learner {
-		steps = append(steps, Step{Title: "hand over the leadership", Act: MoveLeader{To: to}, Until: either(isGone(m.ID), leadsElsewhere(h)),
-			Patience: Electing, Etcd: true, Needs: changeNeeds(h)})
+	if !m.Learner {
+		steps = append(steps, Step{Title: "hand over the leadership", Act: MoveLeader{From: h}, Until: either(isGone(m.ID), leadsAmongOthers(h)),
+			Patience: Electing, Etcd: true, Needs: changeNeeds(h, hasHeir(h))})
 	}
 	needs := changeNeeds(h)
 	if !m.Learner {
 		needs = append(needs, everyVoterAnswers(h), canRemove(m.ID), keepsSpare(m.ID), settled(), notLeading(m.ID))
 	} else {
-		needs = []Safeguard{quorate(), oneCluster(), sameList(), nothingPending(h)}
+		needs = []Safeguard{quorate(), oneCluster(h), sameList(h), nothingPending(h)}
 	}
 	return Stage{"remove the member", append(steps,
 		Step{Title: "remove member " + ID(m.ID), Act: Expel{ID: m.ID, Host: h}, Until: isGone(m.ID), Etcd: true, Needs: needs})}
+}
+
+// leadsAmongOthers holds when the voters but for the one on a host agree on a
+// leader that is not there. What that one itself says does not matter: it may
+// be cut off, and that may be why it is to go.
+func leadsAmongOthers(name string) Condition {
+	return func(v View) error {
+		if m, ok := v.At(name); ok && !v.Alive(m) {
+			return v.agreed()
+		}
+		if err := v.agreed(name); err != nil {
+			return err
+		}
+		leader, _ := v.Leader()
+		m, _ := v.At(name)
+		if l := v.LookOf(m.ID); leader.ID == m.ID || l.Answers() && l.Leader == m.ID {
+			return fmt.Errorf("the leader is on %s", name)
+		}
+		return nil
+	}
 }
 
 // notLeading: the member to go does not lead.
@@ -129,17 +161,29 @@ func notLeading(id uint64) Safeguard {
 }
 
 // heir picks the voter that the leadership of a host goes to: the living one
-// that is closest to the leader.
-func (v View) heir(from string) (string, bool) {
-	var best string
-	var most uint64
+// that is closest behind, if it is close.
+func (v View) heir(from string) (Member, bool) {
+	var best Member
+	var most, head uint64
 	for _, m := range v.LivingVoters() {
-		name := v.HostOf(m)
-		if l := v.LookOf(m.ID); name != from && (best == "" || l.Applied > most) {
-			best, most = name, l.Applied
+		l := v.LookOf(m.ID)
+		head = max(head, l.Index)
+		if v.HostOf(m) != from && l.Leader != 0 && (best.ID == 0 || l.Applied > most) {
+			best, most = m, l.Applied
 		}
 	}
-	return best, best != ""
+	return best, best.ID != 0 && most+MaxLag >= head
+}
+
+// hasHeir: another voter can take the leadership over.
+func hasHeir(from string) Safeguard {
+	return Safeguard{Name: "heir", Show: "etcdctl endpoint status --cluster -w table", Passing: Electing,
+		Holds: func(v View) error {
+			if _, ok := v.heir(from); !ok {
+				return fmt.Errorf("no other living voter is at most %d entries behind", MaxLag)
+			}
+			return nil
+		}}
 }
 
 // fresh reports whether no reference names a host any more.
@@ -162,6 +206,12 @@ func (v View) leftovers(name string) bool {
 	if u.Runs() || u.Enabled == "enabled" {
 		return true
 	}
+	if _, begun := v.Admin.Removed[name]; begun && u.Load != "masked" {
+		return true // cut off between two steps that leave no other trace
+	}
+	if u.Load != "masked" && h.Facts.Files[config.UnitPath].Exists || h.Facts.Files[config.JoinDropInPath].Exists {
+		return true
+	}
 	for _, d := range dataDirs(v.Spec(name)) {
 		if len(contents(h.Facts.Dirs[d])) > 0 {
 			return true
@@ -175,7 +225,7 @@ func (v View) leftovers(name string) bool {
 func retire(v View, h, stamp string) []Step {
 	spec := v.Spec(h)
 	steps := []Step{
-		stopUnit(h),
+		guarded(stopUnit(h), ownData(h)),
 		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
 		{Title: "remove the unit's file", Host: h, Act: On{h, host.RemoveFile{Path: config.UnitPath}}, Until: either(enabled(h, "masked"), fileGone(h, config.UnitPath))},
 		removeFile(h, config.JoinDropInPath, "remove the join drop-in"),
@@ -183,14 +233,59 @@ func retire(v View, h, stamp string) []Step {
 		daemonReload(h),
 	}
 	for _, d := range dataDirs(spec) {
-		steps = append(steps, Step{Title: "set aside " + d, Host: h, Act: On{h, host.SetAside{Path: d, Stamp: stamp}}, Until: dirEmpty(h, d), Needs: []Safeguard{isStopped(h)}})
+		steps = append(steps, Step{Title: "set aside " + d, Host: h, Act: On{h, host.SetAside{Path: d, Stamp: stamp}}, Until: dirEmpty(h, d), Needs: []Safeguard{isStopped(h), ownData(h)}})
 	}
 	return steps
 }
 
+func guarded(s Step, needs ...Safeguard) Step {
+	s.Needs = append(s.Needs, needs...)
+	return s
+}
+
+// ownData: what lies or runs on a host is of this cluster. A host may have been
+// given to another one meanwhile.
+func ownData(name string) Safeguard {
+	return Safeguard{Name: "own-data", Show: "etcdctl endpoint status --endpoints=HOST -w json",
+		Holds: func(v View) error {
+			facts, err := v.facts(name)
+			if err != nil {
+				return err
+			}
+			own := v.ownID()
+			if l := v.LookAt(name); l.Answers() && l.ClusterID != own {
+				return &Refusal{Host: name, Found: fmt.Sprintf("a member of cluster %s answers there, this is cluster %s", ID(l.ClusterID), ID(own)), Needed: "a host of this cluster", Hint: "correct the inventory: this host is another cluster's"}
+			}
+			head := logOf(facts, v.Spec(name))
+			if len(head) == 0 {
+				return nil
+			}
+			if who, err := Identify(head); err != nil || who.Cluster != own {
+				return &Refusal{Host: name, Found: fmt.Sprintf("its data is of cluster %s, this is cluster %s", ID(who.Cluster), ID(own)), Needed: "data of this cluster", Hint: "correct the inventory: this host is another cluster's"}
+			}
+			return nil
+		}}
+}
+
 // isStopped: nothing is moved away under a running process.
 func isStopped(name string) Safeguard {
-	return Safeguard{Name: "stopped", Show: "systemctl is-active etcd", Holds: stopped(name)}
+	return Safeguard{Name: "stopped", Show: "systemctl is-active etcd; ss -ltnp", Passing: Looking,
+		Holds: func(v View) error {
+			if err := stopped(name)(v); err != nil {
+				return err
+			}
+			facts, err := v.facts(name)
+			if err != nil {
+				return err
+			}
+			spec := v.Spec(name)
+			for _, port := range []int{spec.ClientPort, spec.PeerPort} {
+				if by, taken := facts.Ports[port]; taken {
+					return fmt.Errorf("%s still listens on port %d of %s", by, port, name)
+				}
+			}
+			return nil
+		}}
 }
 
 // Stamp names what is set aside at a moment.

@@ -76,15 +76,16 @@ func compareHosts(a, b string) int {
 func restartMember(v View, h string, since time.Time, soak time.Duration) []Step {
 	done := startedAfter(h, since)
 	var steps []Step
-	if to, ok := v.heir(h); ok {
-		steps = append(steps, Step{Title: "hand over the leadership", Host: h, Act: MoveLeader{To: to}, Until: either(done, leadsElsewhere(h)),
-			Patience: Electing, Etcd: true, Needs: changeNeeds("")})
+	if len(v.Voters()) > 1 {
+		steps = append(steps, Step{Title: "hand over the leadership", Host: h, Act: MoveLeader{From: h}, Until: either(done, leadsElsewhere(h)),
+			Patience: Electing, Etcd: true, Needs: changeNeeds("", hasHeir(h))})
 	}
+	m, _ := v.At(h)
 	return append(steps,
 		Step{Title: "restart etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Restart, Unit: Unit, NoBlock: true}}, Until: done, Patience: Starting, Etcd: true,
-			Needs: changeNeeds("", canRestart(h), votersKeepUp())},
+			Needs: changeNeeds("", canRestart(h), votersKeepUp(), notLeading(m.ID))},
 		Step{Title: "wait until it answers", Host: h, Until: All(answers(h), hasLeader, keptUp(h)), Patience: Starting, Etcd: true},
-		Step{Title: "soak", Host: h, Until: ranFor(h, soak), Patience: Settling, Etcd: false},
+		Step{Title: "soak", Host: h, Until: ranFor(h, soak), Patience: Settling, Longer: soak},
 	)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"slices"
 	"strings"
 	"time"
@@ -61,7 +62,7 @@ var ErrPlanChanged = errors.New("the plan has changed")
 
 // Explain gives the plan and what of it holds already, and takes no step.
 func (r *Runner) Explain(ctx context.Context, p Procedure) (Plan, View, error) {
-	v, err := r.look(ctx, p)
+	v, err := r.look(ctx, p, false)
 	if err != nil {
 		return Plan{}, v, err
 	}
@@ -82,16 +83,32 @@ func planFirst(p Procedure, v View) (Plan, error) {
 
 // look is the first look, twice where there is a cluster: movement of leader
 // or term shows only between two.
-func (r *Runner) look(ctx context.Context, p Procedure) (View, error) {
-	scope := Scope{AllHosts: true, Reach: true, Hash: true, Who: true, Subject: subjectOf(p)}
-	v, err := r.Site.Observe(ctx, scope)
+func (r *Runner) look(ctx context.Context, p Procedure, forReal bool) (View, error) {
+	_, lossy := p.(interface{ Lossy() })
+	v, err := r.Site.Observe(ctx, Scope{AllHosts: true, Reach: true, Hash: forReal, Write: forReal, Who: lossy, Subject: subjectOf(p)})
 	if err != nil || !v.Exists() {
 		return v, err
 	}
-	if err := sleep(ctx, time.Second); err != nil {
+	wait := Record{Procedure: p.String(), State: Waiting, Etcd: true, Took: apart, Detail: "looking twice, a second apart"}
+	if forReal {
+		if err := r.record(wait); err != nil {
+			return v, err
+		}
+	}
+	if err := sleep(ctx, apart); err != nil {
 		return v, err
 	}
-	return r.Site.Observe(ctx, scope)
+	first := v
+	if v, err = r.Site.Observe(ctx, Scope{Subject: subjectOf(p)}); err != nil {
+		return v, err
+	}
+	for i, l := range first.Looks { // what was asked once counts for both
+		if j := slices.IndexFunc(v.Looks, func(o Look) bool { return o.Endpoint == l.Endpoint }); j >= 0 {
+			v.Looks[j].Dependents = first.Looks[i].Dependents
+			v.Looks[j].Compacted, v.Looks[j].Hash, v.Looks[j].Hashed = l.Compacted, l.Hash, l.Hashed
+		}
+	}
+	return v, nil
 }
 
 // subjectOf is the host that a procedure is about, if it is about one.
@@ -110,7 +127,7 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 	record := func(state State, detail string) error {
 		return r.record(Record{Procedure: p.String(), State: state, Detail: detail})
 	}
-	v, err := r.look(ctx, p)
+	v, err := r.look(ctx, p, true)
 	if err != nil {
 		return res, err
 	}
@@ -143,7 +160,7 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 	}
 	if plan.Consent != nil {
 		if r.Agree == nil {
-			return res, r.refused(p, refuse("consent", "", "", "nobody was there to agree"))
+			return res, r.refused(p, refuse("consent", "", "give the code that -plan shows: -confirm=CODE", "nobody was there to agree"))
 		}
 		if err := r.Agree(*plan.Consent); err != nil {
 			return res, r.refused(p, err)
@@ -154,8 +171,14 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 			return res, r.refused(p, err)
 		}
 		defer r.Site.release()
+		if plan, v, err = r.again(ctx, p, plan); err != nil {
+			return res, r.refused(p, err)
+		}
 	}
 	if res.View, err = r.steps(ctx, p, plan, v); err != nil {
+		if now, perr := p.Plan(res.View); perr == nil {
+			res.Plan.GiveUp = now.GiveUp // what gives it up depends on how far it came
+		}
 		return res, r.refused(p, err)
 	}
 	// The goal is what a fresh plan says it is.
@@ -185,29 +208,47 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 	return res, record(Finished, "")
 }
 
+// again looks and plans once more now that nobody else may change anything:
+// while a human thought about his consent, or while the lock was waited for,
+// another operator may have. What was agreed to must still be what it is about.
+func (r *Runner) again(ctx context.Context, p Procedure, was Plan) (Plan, View, error) {
+	v, err := r.Site.Observe(ctx, Scope{AllHosts: true, Reach: true, Subject: subjectOf(p)})
+	if err != nil {
+		return was, v, err
+	}
+	plan, err := planFirst(p, v)
+	if err != nil {
+		return was, v, err
+	}
+	switch {
+	case plan.Consent != nil && (was.Consent == nil || was.Consent.Code != plan.Consent.Code):
+		return was, v, fmt.Errorf("%w while it was waited for: it would now be about %s", ErrPlanChanged, plan.Consent.Code)
+	case r.Expect != "" && r.Expect != plan.Digest(v):
+		return was, v, fmt.Errorf("%w: %s was reviewed, %s is what would be done now", ErrPlanChanged, r.Expect, plan.Digest(v))
+	}
+	v, err = r.guard(ctx, p, plan, plan.Needs, v, "")
+	return plan, v, err
+}
+
 // lock takes the operator lock and writes a probe through every voter: the
 // first things that a run writes anywhere.
 func (r *Runner) lock(ctx context.Context, p Procedure, plan Plan, v View) error {
 	waiting := func(why string) { _ = r.record(Record{Procedure: p.String(), State: Waiting, Detail: why}) }
-	onHosts := plan.NoCluster || !v.Exists()
+	where := lockPlace{onHosts: plan.NoCluster || !v.Exists(), subject: plan.Subject}
+	where.inCluster = v.Exists() && v.Votes().HasQuorum() && v.Linear
 	var err error
-	if !onHosts && len(v.Alarms()) > 0 {
+	if where.inCluster && len(v.Alarms()) > 0 {
 		// Under an alarm etcd takes neither leases nor puts, and what may be done
 		// then (an add given up) must not wait for that.
-		onHosts, err = true, r.Site.unheld(ctx)
+		where.onHosts, where.inCluster, err = true, false, r.Site.unheld(ctx)
 	}
 	if err == nil {
-		err = r.Site.acquire(ctx, v, p.String(), onHosts, waiting)
+		err = r.Site.acquire(ctx, v, p.String(), where, waiting)
 	}
 	if err != nil {
-		var held *Locked
-		if errors.As(err, &held) || errors.Is(err, host.ErrClaimed) {
-			return &Refusal{Safeguard: "lock", Found: err.Error(), Needed: "one operator at a time",
-				Show: "etcdctl get " + LockKey, Hint: "wait until the other is done"}
-		}
-		return err
+		return lockRefusal(err)
 	}
-	if onHosts {
+	if where.onHosts {
 		return nil
 	}
 	if err := r.Site.probe(ctx, v); err != nil {
@@ -219,6 +260,23 @@ func (r *Runner) lock(ctx context.Context, p Procedure, plan Plan, v View) error
 		return r.Site.remember(v.ClusterID())
 	}
 	return nil
+}
+
+// lockRefusal tells whoever cannot have the lock why, and what to do.
+func lockRefusal(err error) error {
+	var held *Locked
+	switch {
+	case errors.As(err, &held):
+		return &Refusal{Safeguard: "lock", Found: err.Error(), Needed: "one operator at a time",
+			Show: "etcdctl get " + LockKey, Hint: "wait until the other is done"}
+	case errors.Is(err, host.ErrClaimed):
+		return &Refusal{Safeguard: "lock", Found: err.Error(), Needed: "one operator at a time",
+			Show: "cat " + host.LockPath, Hint: "wait until the other is done; if it is known to be over: rm " + host.LockPath + " on that host"}
+	case is(err, rpctypes.ErrUserEmpty, rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken):
+		return &Refusal{Safeguard: "auth", Found: Explain(err), Needed: "etcd's root user where auth is on", Show: "etcdctl auth status",
+			Hint: "set ETCDCTL_USER=root and ETCDCTL_PASSWORD, or etcd_root_password in the inventory"}
+	}
+	return err
 }
 
 // firstNeeds looks at the safeguards of the first change while nothing has
@@ -251,7 +309,7 @@ func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safe
 			continue
 		}
 		if s.Passing != Brief && !certain(why) {
-			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, s.Passing, Scope{Host: name, Subject: plan.Subject}, v)
+			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, r.Site.Deadlines[s.Passing], Scope{Host: name, Subject: plan.Subject}, v)
 			v = fresh
 			if round++; err == nil && round <= rounds {
 				i = -1 // the others are looked at again, in a View as fresh
@@ -326,6 +384,7 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 	if changesMembership(s.Act) {
 		wide.AllHosts, wide.Reach = true, true // its safeguards ask about all hosts
 	}
+	wide.Ports = takesData(s.Act)
 	began := r.Site.Now()
 	for try := 0; ; try++ {
 		if err := ctx.Err(); err != nil {
@@ -347,7 +406,7 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 			return v, r.record(rec.with(state, "", r.Site.Now().Sub(began)))
 		}
 		if s.Act == nil {
-			v, err = r.wait(ctx, rec, s.Until, s.Patience, scope, v)
+			v, err = r.wait(ctx, rec, s.Until, r.Site.Deadlines[s.Patience]+s.Longer, scope, v)
 			if err != nil {
 				return v, err
 			}
@@ -358,6 +417,15 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 		}
 		if !plan.NoCluster && !plan.ReadOnly {
 			if err := r.lockHeld(ctx, v); err != nil {
+				return v, err
+			}
+		}
+		if changesMembership(s.Act) {
+			// The wide look waited for hosts; what the members say must be of now.
+			if v, err = r.Site.Observe(ctx, Scope{Subject: plan.Subject}); err != nil {
+				return v, err
+			}
+			if v, err = r.guard(ctx, p, plan, s.Needs, v, s.Host); err != nil {
 				return v, err
 			}
 		}
@@ -379,7 +447,7 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 		case outcome == Postponed:
 			return v, fmt.Errorf("%s: %w", s.Title, explained{err})
 		}
-		v, werr := r.wait(ctx, rec, s.Until, s.Patience, scope, v)
+		v, werr := r.wait(ctx, rec, s.Until, r.Site.Deadlines[s.Patience]+s.Longer, scope, v)
 		if werr != nil {
 			if err != nil {
 				return v, fmt.Errorf("%s: %w (%w), and %w", s.Title, explained{err}, ErrUndecided, werr)
@@ -393,7 +461,7 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 // fresh reports whether a View, taken after the last change to end the step
 // before, already tells what the next one has to know.
 func (r *Runner) fresh(v View, scope Scope) bool {
-	if scope.AllHosts || !v.Taken.After(r.acted) || r.acted.IsZero() {
+	if scope.AllHosts || scope.Ports || !v.Taken.After(r.acted) || r.acted.IsZero() {
 		return false
 	}
 	h, ok := v.Host(scope.Host)
@@ -471,8 +539,8 @@ func (r *Runner) judge(a Act, err error) Outcome {
 }
 
 // wait looks until a condition holds. The last answer is the timeout's message.
-func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience Patience, scope Scope, v View) (View, error) {
-	deadline := r.Site.Now().Add(r.Site.Deadlines[patience])
+func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience time.Duration, scope Scope, v View) (View, error) {
+	deadline := r.Site.Now().Add(patience)
 	var told string
 	for {
 		fresh, err := r.Site.Observe(ctx, scope)
@@ -485,7 +553,7 @@ func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience
 			return v, nil
 		}
 		if !r.Site.Now().Before(deadline) {
-			return v, fmt.Errorf("%s: not within %v: %w", strings.TrimSpace(rec.Title+" "+rec.Host), r.Site.Deadlines[patience], why)
+			return v, fmt.Errorf("%s: not within %v: %w", strings.TrimSpace(rec.Title+" "+rec.Host), patience, why)
 		}
 		if text := why.Error(); text != told {
 			told = text

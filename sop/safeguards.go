@@ -14,8 +14,9 @@ import (
 	"github.com/etcdrill/etcdrill/sop/pki"
 )
 
-// The safeguards, by what they protect. Each is looked at in a fresh View just
-// before every change that needs it. None relies on a check of the server.
+// The safeguards, by what they protect. Those that a step names are looked at in
+// a fresh View just before its change, the others before the first one. None
+// relies on a check of the server.
 
 // everyVoterAnswers: each voter, asked on its own, is there. A cluster-wide
 // call hides a dead one. Members on the hosts in except may be dead.
@@ -48,8 +49,9 @@ func quorate() Safeguard {
 }
 
 // oneCluster: all members are of one cluster, the one that this inventory met
-// before, and agree on leader and term, in two looks.
-func oneCluster() Safeguard {
+// before, and agree on leader and term, in two looks. Members on the hosts in
+// except may be cut off from the others.
+func oneCluster(except ...string) Safeguard {
 	return Safeguard{Name: "one-cluster", Show: "etcdctl endpoint status --cluster -w json", Passing: Electing,
 		Holds: func(v View) error {
 			for _, l := range v.Looks {
@@ -58,7 +60,7 @@ func oneCluster() Safeguard {
 						Needed: "one cluster ID on all endpoints"}
 				}
 			}
-			if err := hasLeader(v); err != nil {
+			if err := v.agreed(except...); err != nil {
 				return err
 			}
 			if b := v.Before; b != nil {
@@ -86,16 +88,19 @@ func sameCluster() Safeguard {
 }
 
 // sameList: every voter tells the same member list.
-func sameList() Safeguard {
-	return Safeguard{Name: "same-list", Show: "etcdctl member list -w table --endpoints=EACH", Passing: Brief + 1,
+func sameList(except ...string) Safeguard {
+	return Safeguard{Name: "same-list", Show: "etcdctl member list -w table --endpoints=EACH", Passing: Looking,
 		Holds: func(v View) error {
 			for _, m := range v.LivingVoters() {
-				l := v.LookOf(m.ID)
+				h, l := v.HostOf(m), v.LookOf(m.ID)
+				if slices.Contains(except, h) {
+					continue // it may be cut off, and that may be why it is to go
+				}
 				if l.Denied != "" {
-					return &Refusal{Host: l.Host, Found: "it does not tell the member list: " + l.Denied, Needed: "a user that may read it"}
+					return &Refusal{Host: h, Found: "it does not tell the member list: " + l.Denied, Needed: "a user that may read it"}
 				}
 				if !slices.EqualFunc(l.Members, v.Members, equalMember) {
-					return &Refusal{Host: v.HostOf(m), Found: fmt.Sprintf("the member list of %s differs from the others'", v.HostOf(m)), Needed: "equal lists on all members",
+					return &Refusal{Host: h, Found: fmt.Sprintf("the member list of %s differs from the others'", h), Needed: "equal lists on all members",
 						Hint: "a zombie or a promotion that was not persisted (etcd issues 20967, 19557): do not change members before this is understood"}
 				}
 			}
@@ -104,7 +109,7 @@ func sameList() Safeguard {
 }
 
 func equalMember(a, b Member) bool {
-	return a.ID == b.ID && a.Learner == b.Learner && slices.Equal(a.PeerURLs, b.PeerURLs)
+	return a.ID == b.ID && a.Name == b.Name && a.Learner == b.Learner && slices.Equal(a.PeerURLs, b.PeerURLs) && slices.Equal(a.ClientURLs, b.ClientURLs)
 }
 
 // inventoryAgrees: the inventory and the cluster name the same hosts, except
@@ -253,8 +258,7 @@ func canRestart(name string) Safeguard {
 		}}
 }
 
-// noAlarm: no member reports an alarm. own names a member whose alarm does not
-// count, since it is the one to go.
+// noAlarm: no member reports an alarm.
 func noAlarm() Safeguard {
 	return Safeguard{Name: "no-alarm", Show: "etcdctl alarm list",
 		Holds: func(v View) error {
@@ -341,6 +345,9 @@ func oneMinor() Safeguard {
 			for _, l := range v.Looks {
 				if !l.Answers() {
 					continue
+				}
+				if l.Downgrading {
+					return &Refusal{Host: l.Host, Found: "a downgrade is under way", Needed: "no downgrade", Hint: "wait for its end, or: etcdctl downgrade cancel"}
 				}
 				if first.Version != "" && minor(l.Version) != minor(first.Version) {
 					return &Refusal{Host: l.Host, Found: fmt.Sprintf("%s runs %s, %s runs %s", l.Host, l.Version, first.Host, first.Version),
@@ -559,6 +566,10 @@ func blankHost(name string) Safeguard {
 			}
 			m, listed := v.At(name)
 			spec := v.Spec(name)
+			if listed && m.Started() && len(logOf(facts, spec)) == 0 {
+				return &Refusal{Host: name, Found: fmt.Sprintf("member %s has run there before, and its data is gone", ID(m.ID)), Needed: "its own data, or a new member",
+					Hint: fmt.Sprintf("removeMember %s, then addMember %s: a member that comes back without its log corrupts the cluster", name, name)}
+			}
 			for _, path := range dataDirs(spec) {
 				d := facts.Dirs[path]
 				if d.Problem != "" {
@@ -617,7 +628,7 @@ func roomOnDisk(name string) Safeguard {
 				most = max(most, l.DBSize)
 			}
 			d := facts.Dirs[v.Spec(name).DataDir]
-			if d.FreeBytes > 0 && d.FreeBytes < 2*most {
+			if d.FreeBytes < 2*most {
 				return &Refusal{Host: name, Found: fmt.Sprintf("%d bytes are free, the database has %d", d.FreeBytes, most), Needed: "twice the size of the database"}
 			}
 			return nil
@@ -630,15 +641,20 @@ func quotaFits(name string) Safeguard {
 	return Safeguard{Name: "quota", Show: "grep quota /etc/etcd/etcd.conf",
 		Holds: func(v View) error {
 			asked, said := explicitQuota(v.Spec(name))
+			would := quotaOr2GiB(v.memberConf(Install{Host: name, File: Conf, State: "existing"}).QuotaBytes)
 			for _, m := range v.LivingVoters() {
-				l := v.LookOf(m.ID)
+				l, h := v.LookOf(m.ID), v.HostOf(m)
 				quota := l.Quota
 				if quota == 0 {
-					quota = v.quotaOf(v.HostOf(m))
+					quota = v.quotaOf(h)
 				}
-				if said && quota > asked {
-					return &Refusal{Host: name, Found: fmt.Sprintf("the inventory gives it a quota of %d bytes, the member on %s has %d", asked, v.HostOf(m), quota),
+				switch {
+				case said && quota > asked:
+					return &Refusal{Host: name, Found: fmt.Sprintf("the inventory gives it a quota of %d bytes, the member on %s has %d", asked, h, quota),
 						Needed: "at least the members' quota", Hint: "correct etcd_quota_backend_bytes; a smaller quota raises NOSPACE for the whole cluster"}
+				case quota > would || l.DBSize > would:
+					return &Refusal{Host: name, Found: fmt.Sprintf("it would get a quota of %d bytes; the member on %s has %d, and its backend %d", would, h, quota, l.DBSize),
+						Needed: "at least the members' quota", Hint: "no member's etcd.conf could be read that says more; set etcd_quota_backend_bytes"}
 				}
 			}
 			return nil
@@ -743,8 +759,4 @@ func validHost(name string) error {
 		return fmt.Errorf("%q is no host", name)
 	}
 	return nil
-}
-
-func containsAny(text string, words ...string) bool {
-	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 }

@@ -45,7 +45,7 @@ func clusterNeeds(subject ...string) []Safeguard {
 
 // changeNeeds are looked at again right before each change of members.
 func changeNeeds(subject string, more ...Safeguard) []Safeguard {
-	return slices.Concat([]Safeguard{quorate(), oneCluster(), sameList(), nothingPending(subject), noAlarm()}, more)
+	return slices.Concat([]Safeguard{quorate(), oneCluster(subject), sameList(subject), nothingPending(subject), noAlarm()}, more)
 }
 
 // snapshotBefore saves the key space before the first change of a procedure;
@@ -64,26 +64,29 @@ func aliveNow(name string) Safeguard {
 	return Safeguard{Name: "learner-alive", Show: "etcdctl endpoint status --endpoints=LEARNER", Passing: Electing, Holds: caughtUp(name)}
 }
 
-// reachesBack: the voters reach the newcomer's peer port.
+// reachesBack: the voters reach the newcomer's peer port, on which it listens
+// by now. At least one must have tried and succeeded.
 func reachesBack(name string) Safeguard {
 	return Safeguard{Name: "peers-reach", Show: "nc -z NEWCOMER 2380",
 		Holds: func(v View) error {
-			url := dialable(v.PeerURL(name))
+			url, reached := dialable(v.PeerURL(name)), false
 			for _, m := range v.LivingVoters() {
 				facts, err := v.facts(v.HostOf(m))
 				if err != nil {
-					continue // it is a safeguard about the path, not about that host
+					continue // it cannot be asked; another must be
 				}
-				if problem, asked := facts.Dials[url]; asked && problem != "" && !refusedWhileDown(problem) {
+				problem, asked := facts.Dials[url]
+				if asked && problem != "" {
 					return &Refusal{Host: v.HostOf(m), Found: fmt.Sprintf("it cannot reach %s: %s", url, problem), Needed: "the peer ports are open both ways", Hint: "look at the firewall"}
 				}
+				reached = reached || asked
+			}
+			if !reached {
+				return &Refusal{Host: name, Found: "no voter's host could be asked to try its peer port", Needed: "one that reaches it"}
 			}
 			return nil
 		}}
 }
-
-// A port that nobody listens on yet is reachable all the same.
-func refusedWhileDown(problem string) bool { return containsAny(problem, "refused") }
 
 // prepare makes directories, certificates and unit on a host.
 func prepare(v View, h string) []Step {

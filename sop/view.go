@@ -1,6 +1,7 @@
 package sop
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,7 +66,6 @@ type Look struct {
 	Endpoint string
 	Host     string // the inventory's name of the host it is on, empty when it is none of them
 	Problem  string // why it did not answer, etcd's own words; empty when it did
-	AuthOn   bool   // it asked for a user and none was given, or it was given and taken
 	Denied   string // why it would not tell the member list; empty when it did
 
 	ClusterID, MemberID uint64
@@ -76,6 +76,7 @@ type Look struct {
 	DBSize, DBUsed      int64 // bytes of the backend, allocated and in use
 	Quota               int64 // bytes; zero when the member does not say (3.5)
 	Learner             bool
+	Downgrading         bool     // a downgrade is under way
 	Alarms              []string // as Status gives them: "memberID:1 alarm:NOSPACE"
 	Members             []Member // its own list, read without quorum; nil from a learner
 	Revision            int64
@@ -141,14 +142,8 @@ type AdminView struct {
 	Added map[string]time.Time
 	// Debts are references that could not be refreshed and were waived.
 	Debts []string
-	// Locked says that the lock is held by this run.
-	Locked bool
-	// Probed says that a write went through every voter in this run.
-	Probed bool
 	// User is set when there are credentials for a cluster with auth on.
 	User string
-	// LastChange is when this run last changed the membership.
-	LastChange time.Time
 }
 
 // Saved is a snapshot that was verified.
@@ -329,17 +324,48 @@ func (v View) ClusterID() uint64 {
 	return best
 }
 
-// Leader is the member that every living voter names, if they all name one.
+// Leader is the member that a quorum of the voters names, at the highest raft
+// term that one of them knows. A voter that is cut off from the others names
+// none, and does not count.
 func (v View) Leader() (Member, bool) {
-	var id uint64
+	var term uint64
 	for _, m := range v.LivingVoters() {
-		l := v.LookOf(m.ID)
-		if l.Leader == 0 || id != 0 && l.Leader != id {
-			return Member{}, false
+		if l := v.LookOf(m.ID); l.Leader != 0 {
+			term = max(term, l.Term)
 		}
-		id = l.Leader
 	}
-	return v.ByID(id)
+	named := map[uint64]int{}
+	for _, m := range v.LivingVoters() {
+		if l := v.LookOf(m.ID); l.Leader != 0 && l.Term == term {
+			named[l.Leader]++
+		}
+	}
+	for id, n := range named {
+		if n >= Quorum(len(v.Voters())) {
+			return v.ByID(id)
+		}
+	}
+	return Member{}, false
+}
+
+// agreed holds when every living voter, but for those on the hosts in except,
+// names the same living leader at the same raft term.
+func (v View) agreed(except ...string) error {
+	leader, ok := v.Leader()
+	if !ok {
+		return errors.New("no quorum of the voters agrees on a leader")
+	}
+	if !v.Alive(leader) {
+		return fmt.Errorf("the leader on %s does not answer", v.HostOf(leader))
+	}
+	term := v.LookOf(leader.ID).Term
+	for _, m := range v.LivingVoters() {
+		h, l := v.HostOf(m), v.LookOf(m.ID)
+		if !slices.Contains(except, h) && (l.Leader != leader.ID || l.Term != term) {
+			return fmt.Errorf("the voter on %s names another leader, or another term, than the one on %s", h, v.HostOf(leader))
+		}
+	}
+	return nil
 }
 
 // Alarms are those that any member reports, without duplicates.

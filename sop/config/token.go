@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -20,4 +21,15 @@ func NewToken(now time.Time, random io.Reader) (string, error) {
 		return "", fmt.Errorf("read randomness for an initial-cluster-token: %w", err)
 	}
 	return "etcd-" + now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:]), nil
+}
+
+// IsToken reports whether a token has the form that NewToken gives. Pigsty's
+// own are the cluster's name, which may well begin alike.
+func IsToken(token string) bool {
+	stamp, random, ok := strings.Cut(strings.TrimPrefix(token, "etcd-"), "-")
+	if !ok || !strings.HasPrefix(token, "etcd-") || random == "" || strings.Trim(random, "0123456789abcdef") != "" {
+		return false
+	}
+	_, err := time.Parse("20060102T150405Z", stamp)
+	return err == nil
 }

@@ -130,7 +130,7 @@ type Dir struct {
 	WAL       bool     // a write-ahead log is in it (member/wal, or *.wal directly)
 	WALHead   []byte   // first 512 bytes of the newest WAL segment: member and cluster ID stand there
 	UsedBytes int64    // of everything inside
-	FreeBytes int64    // free to an ordinary user on this filesystem
+	FreeBytes int64    // free to an ordinary user on the filesystem that it is on, or would be
 	Aside     []Aside  // what earlier runs set aside in it, oldest first
 	Problem   string   // why it could not be looked into
 }

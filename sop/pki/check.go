@@ -164,3 +164,9 @@ func (ca *CA) Verifies(certPEM []byte) error {
 		at, chain = chain[0], chain[1:]
 	}
 }
+
+// IssuedTo reports whether a certificate names a host.
+func IssuedTo(certPEM []byte, host string) bool {
+	certs, err := parseCerts(certPEM)
+	return err == nil && certs[0].VerifyHostname(host) == nil
+}

@@ -133,7 +133,7 @@ func (m *Machine) dir(name string) host.Dir {
 	at := m.root.path(real)
 	info, err := os.Lstat(at)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return host.Dir{}
+		return host.Dir{FreeBytes: free(at)}
 	}
 	if err != nil {
 		return host.Dir{Problem: m.inside(err).Error()}
@@ -304,4 +304,16 @@ func sumOf(f host.File) string {
 	}
 	sum := sha256.Sum256(f.Content)
 	return hex.EncodeToString(sum[:])
+}
+
+// free is what an ordinary user may still write where a path is, or would be.
+func free(at string) int64 {
+	var fsys syscall.Statfs_t
+	for syscall.Statfs(at, &fsys) != nil {
+		if at == filepath.Dir(at) {
+			return 0
+		}
+		at = filepath.Dir(at)
+	}
+	return int64(fsys.Bavail) * fsys.Bsize
 }
