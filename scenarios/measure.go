@@ -69,14 +69,10 @@ func stepsOf(records []sop.Record, ended time.Time) []stepWindow {
 	return slices.DeleteFunc(steps, func(s stepWindow) bool { return s.state == sop.Skipped })
 }
 
-// secondLook is the pause between the two looks with which a run on a living
-// cluster begins.
-const secondLook = time.Second
-
 // spent reads off a journal where an operator's time went.
 func spent(o Outcome) Spent {
 	total := o.Ended.Sub(o.Began)
-	var health, all []window
+	var health, watch, all []window
 	acted := map[int]time.Time{} // when a step's act was recorded
 	for i, r := range o.Journal {
 		next := o.Ended
@@ -85,6 +81,9 @@ func spent(o Outcome) Spent {
 		}
 		w := window{r.Time, next}
 		switch {
+		case r.State == sop.Waiting && r.Etcd && r.Step == 0 && r.Title == "":
+			// Between the two looks that a run begins with. The looks are ours.
+			watch = append(watch, window{r.Time, earlier(next, r.Time.Add(r.Took))})
 		case r.State == sop.Waiting && r.Etcd && r.Step == 0 && r.Title == "settled":
 			health = append(health, w)
 			all = append(all, w)
@@ -100,14 +99,16 @@ func spent(o Outcome) Spent {
 			all = append(all, window{r.Time.Add(-r.Took), r.Time})
 		}
 	}
-	s := Spent{Health: seconds(union(health)), Etcd: seconds(union(all) - union(health))}
-	// The journal begins after the second look; without a cluster there is one
-	// look, and no second between them.
-	if len(o.Journal) > 0 && o.Journal[0].Time.Sub(o.Began) >= secondLook {
-		s.Watch = secondLook.Seconds()
-	}
+	s := Spent{Health: seconds(union(health)), Etcd: seconds(union(all) - union(health)), Watch: seconds(union(watch))}
 	s.Own = max(seconds(total)-s.Etcd-s.Health-s.Watch, 0)
 	return s
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // gapIn measures a window of a history.

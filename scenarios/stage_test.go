@@ -87,6 +87,7 @@ func TestStepsAndTime(t *testing.T) {
 	at := func(ms int) time.Time { return base.Add(time.Duration(ms) * time.Millisecond) }
 	ms := time.Millisecond
 	o := Outcome{Began: at(0), Ended: at(10000), Journal: []sop.Record{
+		{Time: at(100), State: sop.Waiting, Etcd: true, Took: time.Second},
 		{Time: at(1200), State: sop.Began},
 		{Time: at(1300), State: sop.Skipped, Step: 1, Title: "save", Took: 50 * ms},
 		{Time: at(1400), State: sop.Waiting, Etcd: true, Title: "settled"},

@@ -22,8 +22,10 @@ import (
 type CreateCluster struct {
 	// Clean and Safeguard override the inventory, nil where they do not.
 	Clean, Safeguard *bool
-	Token            string // a fresh initial-cluster-token
-	Stamp            string // names what is set aside
+	// Unreachable says that hosts which cannot be reached were waived.
+	Unreachable bool
+	Token       string // a fresh initial-cluster-token
+	Stamp       string // names what is set aside
 }
 
 // String implements Procedure.
@@ -71,7 +73,7 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 		}
 	case p.Clean != nil && *p.Clean && !v.cutOff() && v.ClusterID() != expectedCluster(v, p.Token):
 		rebuild = true
-	case v.asDescribed():
+	case v.asDescribed() && (p.Unreachable || len(v.reachableHosts()) == len(v.Wanted.Hosts)):
 		if !v.cutOff() {
 			return Plan{}, nil
 		}

@@ -89,17 +89,11 @@ func (r *Runner) look(ctx context.Context, p Procedure, forReal bool) (View, err
 	if err != nil || !v.Exists() {
 		return v, err
 	}
-	wait := Record{Procedure: p.String(), State: Waiting, Etcd: true, Took: apart, Detail: "looking twice, a second apart"}
-	if forReal {
-		if err := r.record(wait); err != nil {
-			return v, err
-		}
-	}
 	if err := sleep(ctx, apart); err != nil {
 		return v, err
 	}
 	first := v
-	if v, err = r.Site.Observe(ctx, Scope{Subject: subjectOf(p)}); err != nil {
+	if v, err = r.Site.Observe(ctx, Scope{AllHosts: true, Reach: true, Write: forReal, Subject: subjectOf(p)}); err != nil {
 		return v, err
 	}
 	for i, l := range first.Looks { // what was asked once counts for both
@@ -139,6 +133,11 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 	res.Plan = plan
 	if err := record(Began, fmt.Sprintf("cluster %s, plan %s", ID(v.ClusterID()), plan.Digest(v))); err != nil {
 		return res, err
+	}
+	if v.Exists() {
+		if err := r.record(Record{Procedure: p.String(), State: Waiting, Etcd: true, Took: apart, Detail: "looked twice, a second apart"}); err != nil {
+			return res, err
+		}
 	}
 	if plan.Empty() {
 		r.Site.tidy(ctx, v)

@@ -566,7 +566,7 @@ func blankHost(name string) Safeguard {
 			}
 			m, listed := v.At(name)
 			spec := v.Spec(name)
-			if listed && m.Started() && len(logOf(facts, spec)) == 0 {
+			if listed && m.Started() && len(logOf(facts, spec)) == 0 && !facts.Units[Unit].Runs() {
 				return &Refusal{Host: name, Found: fmt.Sprintf("member %s has run there before, and its data is gone", ID(m.ID)), Needed: "its own data, or a new member",
 					Hint: fmt.Sprintf("removeMember %s, then addMember %s: a member that comes back without its log corrupts the cluster", name, name)}
 			}

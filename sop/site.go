@@ -266,13 +266,15 @@ func (s *Site) newcomer(content []byte, g *inventory.Group, name string) (invent
 		}
 	}
 	s.mu.Lock()
-	for _, m := range s.lastView.Members {
+	members := s.lastView.Members
+	s.mu.Unlock()
+	for _, m := range members {
 		used(m.Name)
 	}
-	s.mu.Unlock()
+	_, pending := memberAt(members, g.PeerURL(inventory.Host{Name: name, PeerPort: g.PeerPort}))
 	for _, n := range s.certNames() {
-		if own, ok := s.issuedTo(n, g.Cluster, name); ok {
-			seq = own // it was to be added before, and the number is its own
+		if own, ok := s.issuedTo(n, g.Cluster, name); ok && pending {
+			seq = own // it is being added, and the number is its own
 			break
 		}
 		used(n)

@@ -353,7 +353,7 @@ func (v View) Leader() (Member, bool) {
 func (v View) agreed(except ...string) error {
 	leader, ok := v.Leader()
 	if !ok {
-		return errors.New("no quorum of the voters agrees on a leader")
+		return errors.New("the voters do not agree on a leader")
 	}
 	if !v.Alive(leader) {
 		return fmt.Errorf("the leader on %s does not answer", v.HostOf(leader))
@@ -362,7 +362,7 @@ func (v View) agreed(except ...string) error {
 	for _, m := range v.LivingVoters() {
 		h, l := v.HostOf(m), v.LookOf(m.ID)
 		if !slices.Contains(except, h) && (l.Leader != leader.ID || l.Term != term) {
-			return fmt.Errorf("the voter on %s names another leader, or another term, than the one on %s", h, v.HostOf(leader))
+			return fmt.Errorf("the voters do not agree on a leader: the one on %s names another, or another term, than the one on %s", h, v.HostOf(leader))
 		}
 	}
 	return nil
