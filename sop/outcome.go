@@ -256,7 +256,7 @@ func parseGiveUp(command string, now time.Time) (Procedure, bool) {
 // Objections are the safeguards that do not hold in a View and would refuse the
 // first change of a plan, each with what it found. Those that only need time are
 // not among them.
-func (p Plan) Objections(v View, waived ...string) []*Refusal {
+func (p Plan) Objections(v View, names ...string) []*Refusal {
 	needs := slices.Clone(p.Needs)
 	if open := openSteps(p, v); len(open) > 0 {
 		needs = append(needs, open[0].Needs...)
@@ -264,7 +264,7 @@ func (p Plan) Objections(v View, waived ...string) []*Refusal {
 	var all []*Refusal
 	for _, s := range needs {
 		why := s.Holds(v)
-		if why == nil || s.Passing != Brief || s.Risk != "" && slices.Contains(waived, s.Name) {
+		if why == nil || s.Passing != Brief || waived(s, why, names) {
 			continue
 		}
 		var r *Refusal

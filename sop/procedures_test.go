@@ -513,7 +513,8 @@ func TestJournalIsTruthful(t *testing.T) {
 		require.NoError(g.t, err)
 		require.Empty(g.t, untold)
 		records := op.records
-		require.Equal(g.t, Began, records[0].State)
+		require.Equal(g.t, Waiting, records[0].State) // between the two looks
+		require.Equal(g.t, Began, records[1].State)
 		require.Equal(g.t, Finished, records[len(records)-1].State)
 		for i, r := range records {
 			require.Equal(g.t, i+1, r.Seq)

@@ -89,6 +89,11 @@ func (r *Runner) look(ctx context.Context, p Procedure, forReal bool) (View, err
 	if err != nil || !v.Exists() {
 		return v, err
 	}
+	if forReal {
+		if err := r.record(Record{Procedure: p.String(), State: Waiting, Etcd: true, Took: apart, Detail: "looking twice, a second apart"}); err != nil {
+			return v, err
+		}
+	}
 	if err := sleep(ctx, apart); err != nil {
 		return v, err
 	}
@@ -133,11 +138,6 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 	res.Plan = plan
 	if err := record(Began, fmt.Sprintf("cluster %s, plan %s", ID(v.ClusterID()), plan.Digest(v))); err != nil {
 		return res, err
-	}
-	if v.Exists() {
-		if err := r.record(Record{Procedure: p.String(), State: Waiting, Etcd: true, Took: apart, Detail: "looked twice, a second apart"}); err != nil {
-			return res, err
-		}
 	}
 	if plan.Empty() {
 		r.Site.tidy(ctx, v)
@@ -301,7 +301,7 @@ func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safe
 		if why == nil {
 			continue
 		}
-		if s.Risk != "" && r.waived(s.Name, why) {
+		if waived(s, why, r.Waive) {
 			if err := r.record(Record{Procedure: p.String(), State: Warned, Host: name, Detail: "waived " + s.Name + ": " + why.Error()}); err != nil {
 				return v, err
 			}
@@ -328,12 +328,12 @@ func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safe
 
 // waived reports whether a safeguard is to be passed over: by its name, or by
 // its name and the host that it refuses for: "references-reachable:10.10.10.9".
-func (r *Runner) waived(name string, why error) bool {
-	if slices.Contains(r.Waive, name) {
-		return true
+func waived(s Safeguard, why error, names []string) bool {
+	if s.Risk == "" {
+		return false
 	}
 	var ref *Refusal
-	return errors.As(why, &ref) && slices.Contains(r.Waive, name+":"+ref.Host)
+	return slices.Contains(names, s.Name) || errors.As(why, &ref) && slices.Contains(names, s.Name+":"+ref.Host)
 }
 
 func certain(why error) bool {

@@ -419,7 +419,7 @@ func mayAdminister() Safeguard {
 		Holds: func(v View) error {
 			for _, l := range v.Looks {
 				if l.Denied != "" {
-					return &Refusal{Host: l.Host, Found: "the member list is refused: " + l.Denied, Needed: "etcd's root user where auth is on",
+					return &Refusal{Host: l.Host, Found: "it does not take us for its root user: " + l.Denied, Needed: "etcd's root user where auth is on",
 						Hint: "set ETCDCTL_USER=root and ETCDCTL_PASSWORD, or etcd_root_password in the inventory"}
 				}
 			}

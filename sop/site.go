@@ -2,6 +2,7 @@ package sop
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -527,6 +529,9 @@ func (s *Site) askMore(ctx context.Context, v *View, scope Scope) {
 			continue
 		}
 		ctx, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+		if scope.Hash && s.User != "" {
+			l.Denied = cmp.Or(l.Denied, denied(ctx, c))
+		}
 		if scope.Hash && l.DBSize <= hashable {
 			s.hash(ctx, c, l)
 		}
@@ -606,6 +611,16 @@ func byID(a, b Member) int {
 		return 1
 	}
 	return 0
+}
+
+// denied says why the user that c comes with may not administer the cluster;
+// nothing when he may. A list of members is told to every user; a hash to none
+// but root, and at a revision that is yet to come it costs nothing.
+func denied(ctx context.Context, c Etcd) string {
+	if _, err := c.HashKV(ctx, math.MaxInt64); is(err, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty) {
+		return Explain(err)
+	}
+	return ""
 }
 
 func (s *Site) hash(ctx context.Context, c Etcd, l *Look) {
@@ -812,36 +827,6 @@ func (s *Site) settleDebts(v View) error {
 		return fmt.Errorf("remember what is owed: %w", err)
 	}
 	return nil
-}
-
-// Resumes gives the moment at which a procedure began that was never finished:
-// the first of the latest runs in a row that have no end. It is what a rerun of
-// a procedure goes by whose goal is an event, such as "restarted since".
-func (s *Site) Resumes(procedure string) (time.Time, bool) {
-	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*", "journal.jsonl"))
-	if err != nil {
-		return time.Time{}, false
-	}
-	slices.Sort(names)
-	var began time.Time
-	for _, name := range slices.Backward(names) {
-		f, err := os.Open(name)
-		if err != nil {
-			continue
-		}
-		records, _ := ReadJournal(f) // a journal that was cut off tells what it can
-		f.Close()
-		if len(records) == 0 || records[0].Procedure != procedure {
-			continue
-		}
-		if slices.ContainsFunc(records, func(r Record) bool { return r.State == Finished }) {
-			break
-		}
-		if slices.ContainsFunc(records, func(r Record) bool { return r.State == Recorded }) {
-			began = records[0].Time
-		}
-	}
-	return began, !began.IsZero()
 }
 
 // Digest is a short hash of a text, for plans and codes.

@@ -66,7 +66,7 @@ type Look struct {
 	Endpoint string
 	Host     string // the inventory's name of the host it is on, empty when it is none of them
 	Problem  string // why it did not answer, etcd's own words; empty when it did
-	Denied   string // why it would not tell the member list; empty when it did
+	Denied   string // why it would not be administered by our user; empty when it would, or was not asked
 
 	ClusterID, MemberID uint64
 	Leader              uint64 // member ID, zero when it knows none

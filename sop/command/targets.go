@@ -103,8 +103,14 @@ func each(name string, check func(element string) error) Flag {
 	}}
 }
 
-func waivable(name string) error {
+// waivable takes the name of a safeguard, alone or with the one host that it is
+// waived for: references-reachable:10.10.10.9.
+func waivable(element string) error {
+	name, host, forHost := strings.Cut(element, ":")
 	if slices.Contains(Waivable(), name) {
+		if forHost && host == "" {
+			return fmt.Errorf("%s waives for no host", element)
+		}
 		return nil
 	}
 	if name == "all" {
