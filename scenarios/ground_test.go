@@ -92,11 +92,6 @@ func stoppedAt(title string) with {
 	}
 }
 
-func do(t *testing.T, rig *scenarios.Rig, p sop.Procedure, waive ...string) (sop.Result, error) {
-	t.Helper()
-	return run(t, rig, p, waiving(waive...))
-}
-
 // run carries a procedure out as an operator who agrees to everything.
 func run(t *testing.T, rig *scenarios.Rig, p sop.Procedure, opts ...with) (sop.Result, error) {
 	t.Helper()

@@ -258,7 +258,7 @@ func (m *machine) reload() {
 // The real values of the unit that package config writes.
 const (
 	startTimeout = 60 * time.Second
-	restartSec   = 5 * time.Second
+	restartDelay   = 5 * time.Second
 )
 
 func (m *machine) tick(now time.Time) (moved bool) {
@@ -299,7 +299,7 @@ func (m *machine) exited(p *proc, code int, now time.Time) {
 	m.exit, m.failed = code, code != 0
 	m.stopping, m.restarts = time.Time{}, false
 	if code != 0 {
-		m.again = now.Add(restartSec)
+		m.again = now.Add(restartDelay)
 	}
 }
 

@@ -322,15 +322,6 @@ func votersText(seqs ...int) string {
 	return strings.Join(all, ", ")
 }
 
-// leader is the host that leads.
-func (g *ground) leader() string {
-	c := g.etcd()
-	if e := c.members[c.leader]; e != nil {
-		return hostPart(e.peerURL)
-	}
-	return ""
-}
-
 // lead makes the member on a host the leader.
 func (g *ground) lead(name string) {
 	c := g.etcd()

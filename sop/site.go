@@ -518,10 +518,10 @@ const hashable = 128 << 20
 // askMore asks what is too dear to ask of every member at every look, one
 // member at a time.
 func (s *Site) askMore(ctx context.Context, v *View, scope Scope) {
-	who := scope.Who
+	who, user := scope.Who, scope.AllHosts && s.User != ""
 	for i := range v.Looks {
 		l := &v.Looks[i]
-		if !l.Answers() || l.Learner || !scope.Hash && !who {
+		if !l.Answers() || l.Learner || !scope.Hash && !who && !user {
 			continue
 		}
 		c, err := s.conn(ctx, l.Endpoint)
@@ -529,7 +529,7 @@ func (s *Site) askMore(ctx context.Context, v *View, scope Scope) {
 			continue
 		}
 		ctx, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
-		if scope.Hash && s.User != "" {
+		if user {
 			l.Denied = cmp.Or(l.Denied, denied(ctx, c))
 		}
 		if scope.Hash && l.DBSize <= hashable {

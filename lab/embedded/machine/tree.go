@@ -84,16 +84,6 @@ func (t tree) link(name string) string {
 	return target
 }
 
-// exists reports whether there is anything at a path, links followed.
-func (t tree) exists(name string) bool {
-	real, err := t.resolve(name, true)
-	if err != nil {
-		return false
-	}
-	_, err = os.Lstat(t.path(real))
-	return err == nil
-}
-
 // list names what is in a directory, sorted; nothing when it is not there.
 func (t tree) list(dir string) []string {
 	real, err := t.resolve(dir, true)

@@ -21,7 +21,7 @@ func unitDirs() []string {
 // Defaults of systemd.
 const (
 	defaultTimeout    = 90 * time.Second
-	defaultRestartSec = 100 * time.Millisecond
+	defaultRestartDelay = 100 * time.Millisecond
 	defaultBurst      = 5
 	defaultInterval   = 10 * time.Second
 )
@@ -38,7 +38,7 @@ type definition struct {
 	env           []string
 	envFiles      []string
 	restart       string
-	restartSec    time.Duration
+	restartDelay    time.Duration
 	timeoutStart  time.Duration // 0 is infinity
 	timeoutStop   time.Duration // 0 is infinity
 	dir           string        // WorkingDirectory=
@@ -56,7 +56,7 @@ func (t tree) definition(name string) *definition {
 		load:         "not-found",
 		kind:         "simple",
 		restart:      "no",
-		restartSec:   defaultRestartSec,
+		restartDelay:   defaultRestartDelay,
 		timeoutStart: defaultTimeout,
 		timeoutStop:  defaultTimeout,
 		burst:        defaultBurst,
@@ -195,7 +195,7 @@ func (d *definition) set(section, key, value string) error {
 	case "[Service]Restart":
 		d.restart = value
 	case "[Service]RestartSec":
-		d.restartSec, err = span(value)
+		d.restartDelay, err = span(value)
 	case "[Service]TimeoutStartSec":
 		d.timeoutStart, err = span(value)
 	case "[Service]TimeoutStopSec":

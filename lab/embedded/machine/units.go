@@ -546,7 +546,7 @@ func (m *Machine) dead(u *unit, result string, why error) {
 	}
 	u.active, u.sub = "activating", "auto-restart"
 	// A zero span would be no timer at all.
-	m.after(u, max(u.def.restartSec, time.Microsecond), func() {
+	m.after(u, max(u.def.restartDelay, time.Microsecond), func() {
 		m.note(u, "Scheduled restart job.")
 		m.launch(u)
 	})
