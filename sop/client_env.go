@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/etcdrill/etcdrill/sop/config"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -79,60 +78,4 @@ func (s *Site) CheckClient(ctx context.Context, v View) ([]string, error) {
 		told = append(told, endpoint+": put, get and delete of "+key)
 	}
 	return told, nil
-}
-
-// InstallClientEnv writes etcdctl's environment on every host that is to have
-// it: members and infra hosts. A file that names this cluster already is
-// edited, any other is written anew.
-type InstallClientEnv struct{}
-
-// String implements Procedure.
-func (p InstallClientEnv) String() string { return "clientEnv -install" }
-
-// Plan implements Procedure.
-func (p InstallClientEnv) Plan(v View) (Plan, error) {
-	if len(v.LivingVoters()) == 0 {
-		return Plan{}, refuse("voters-answer", "", "look at it with: status", "no voter answers, so there are no endpoints to install")
-	}
-	var steps []Step
-	for _, name := range v.referenceHosts() {
-		write, edit := Install{Host: name, File: EnvFile}, Refresh{Host: name, File: EnvFile}
-		h, _ := v.Host(name)
-		f := h.Facts.Files[config.EnvPath]
-		if f.Exists && v.meets(EnvFile, f.Content) {
-			steps = append(steps, Step{Title: "refresh etcdctl.sh", Host: name, Act: edit, Until: isFresh(edit)})
-			continue
-		}
-		steps = append(steps, Step{Title: "write etcdctl.sh", Host: name, Act: write, Until: inPlace(write)})
-	}
-	return Plan{
-		Needs:  append([]Safeguard{inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), inventoryAgrees()}, membersReachable(v)...),
-		Stages: []Stage{{"install etcdctl's environment", steps}},
-	}.ifOpen(v), nil
-}
-
-// Dependents asks a voter who would miss the cluster. It reads, without quorum.
-func (s *Site) Dependents(ctx context.Context, c Etcd) *Dependents {
-	const most = 8
-	d := &Dependents{Watchers: -1}
-	all, err := c.KV().Get(ctx, "", clientv3.WithFromKey(), clientv3.WithCountOnly(), clientv3.WithSerializable())
-	if err != nil {
-		if is(err, rpctypes.ErrUserEmpty, rpctypes.ErrPermissionDenied) {
-			return nil
-		}
-		return d
-	}
-	d.Keys = all.Count
-	page, err := c.KV().Get(ctx, "", clientv3.WithFromKey(), clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithLimit(10_000))
-	if err == nil {
-		for _, kv := range page.Kvs {
-			if kv.Lease != 0 && string(kv.Key) != LockKey && len(d.Leased) < most {
-				d.Leased = append(d.Leased, string(kv.Key))
-			}
-		}
-	}
-	if n, err := c.Watchers(ctx); err == nil {
-		d.Watchers = n
-	}
-	return d
 }

@@ -258,7 +258,7 @@ func (m *machine) reload() {
 // The real values of the unit that package config writes.
 const (
 	startTimeout = 60 * time.Second
-	restartDelay   = 5 * time.Second
+	restartDelay = 5 * time.Second
 )
 
 func (m *machine) tick(now time.Time) (moved bool) {

@@ -324,6 +324,14 @@ func (v View) ClusterID() uint64 {
 	return best
 }
 
+// ownID is the ID of the cluster that is there, or that was met before.
+func (v View) ownID() uint64 {
+	if id := v.ClusterID(); id != 0 {
+		return id
+	}
+	return v.Admin.ClusterID
+}
+
 // Leader is the member that a quorum of the voters names, at the highest raft
 // term that one of them knows. A voter that is cut off from the others names
 // none, and does not count.

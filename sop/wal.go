@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/etcdrill/etcdrill/sop/host"
+	"github.com/etcdrill/etcdrill/sop/inventory"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -99,4 +101,14 @@ func identity(b []byte) (Identity, error) {
 		return Identity{}, ErrNoIdentity
 	}
 	return id, nil
+}
+
+// logOf is the beginning of a host's log, wherever it is kept.
+func logOf(facts host.Facts, spec inventory.Host) []byte {
+	for _, path := range dataDirs(spec) {
+		if d := facts.Dirs[path]; d.WAL {
+			return d.WALHead
+		}
+	}
+	return nil
 }

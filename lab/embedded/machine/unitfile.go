@@ -20,10 +20,10 @@ func unitDirs() []string {
 
 // Defaults of systemd.
 const (
-	defaultTimeout    = 90 * time.Second
+	defaultTimeout      = 90 * time.Second
 	defaultRestartDelay = 100 * time.Millisecond
-	defaultBurst      = 5
-	defaultInterval   = 10 * time.Second
+	defaultBurst        = 5
+	defaultInterval     = 10 * time.Second
 )
 
 // A definition is what the unit files of one unit say.
@@ -38,7 +38,7 @@ type definition struct {
 	env           []string
 	envFiles      []string
 	restart       string
-	restartDelay    time.Duration
+	restartDelay  time.Duration
 	timeoutStart  time.Duration // 0 is infinity
 	timeoutStop   time.Duration // 0 is infinity
 	dir           string        // WorkingDirectory=
@@ -56,7 +56,7 @@ func (t tree) definition(name string) *definition {
 		load:         "not-found",
 		kind:         "simple",
 		restart:      "no",
-		restartDelay:   defaultRestartDelay,
+		restartDelay: defaultRestartDelay,
 		timeoutStart: defaultTimeout,
 		timeoutStop:  defaultTimeout,
 		burst:        defaultBurst,

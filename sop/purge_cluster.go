@@ -1,0 +1,55 @@
+package sop
+
+import (
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/host"
+)
+
+// PurgeCluster takes the whole cluster down and deletes what is there: data,
+// also what was set aside, configuration, keys, unit and environment. It asks
+// neither etcd_clean nor etcd_safeguard.
+type PurgeCluster struct{}
+
+// String implements Procedure.
+func (p PurgeCluster) String() string { return "purgeCluster" }
+
+// Lossy says that data may be deleted.
+func (p PurgeCluster) Lossy() {}
+
+// Plan implements Procedure.
+func (p PurgeCluster) Plan(v View) (Plan, error) {
+	plan := Plan{NoCluster: true, Needs: []Safeguard{inventorySound(), allReachable(), oneID(), sameCluster(), noForeignMembers()}}
+	var stop, wipe []Step
+	for _, spec := range v.reachableHosts() {
+		h := spec.Name
+		stop = append(stop,
+			Step{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
+			stopUnit(h))
+		wipe = append(wipe, purge(v, h)...)
+	}
+	plan.Stages = []Stage{
+		{"stop every member", stop},
+		{"delete what is left", wipe},
+		{"forget the cluster", []Step{{Title: "forget the cluster's ID", Act: Remember{Forget: true}, Until: remembers(0)}}},
+	}
+	if plan = plan.ifOpen(v); !plan.Empty() {
+		plan.Consent = v.consent("delete", plan, p.String())
+	}
+	return plan, nil
+}
+
+// purge deletes what is left of etcd on one host: data, key, unit, environment.
+func purge(v View, h string) []Step {
+	var steps []Step
+	for _, d := range dataDirs(v.Spec(h)) {
+		steps = append(steps, Step{Title: "delete what is in " + d, Host: h, Act: On{h, host.Delete{Path: d}}, Until: dirGone(h, d), Needs: []Safeguard{isStopped(h)}})
+	}
+	return append(steps,
+		Step{Title: "delete configuration and key", Host: h, Act: On{h, host.Delete{Path: config.ConfDir}}, Until: dirGone(h, config.ConfDir), Needs: []Safeguard{isStopped(h)}},
+		Step{Title: "unmask the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Unmask, Unit: Unit}}, Until: notMasked(h)},
+		removeFile(h, config.UnitPath, "remove the unit's file"),
+		removeFile(h, config.JoinDropInPath, "remove the join drop-in"),
+		removeFile(h, config.EnvPath, "remove etcdctl's environment"),
+		daemonReload(h),
+	)
+}
