@@ -68,8 +68,27 @@ func buildSpec(t *testing.T, spec scenarios.RigSpec) *scenarios.Rig {
 	spec.Root, spec.Seed = t.TempDir(), 1
 	rig, err := scenarios.Build(t.Context(), spec)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, rig.Lab.Down(context.Background())) })
+	t.Cleanup(func() {
+		if t.Failed() {
+			lastWords(t, rig)
+		}
+		require.NoError(t, rig.Lab.Down(context.Background()))
+	})
 	return rig
+}
+
+// lastWords logs the end of what every member said.
+func lastWords(t *testing.T, rig *scenarios.Rig) {
+	t.Helper()
+	const most = 40
+	for _, name := range rig.Lab.Info().Hosts {
+		content, err := os.ReadFile(filepath.Join(rig.Lab.Root(name), "var", "log", "journal-"+sop.Unit+".log"))
+		if err != nil {
+			continue // it has said nothing
+		}
+		all := strings.Split(string(content), "\n")
+		t.Logf("etcd on %s:\n%s", name, strings.Join(all[max(0, len(all)-most):], "\n"))
+	}
 }
 
 // With changes an operator before it sets out.

@@ -26,6 +26,11 @@ func (s *Summary) Text() string {
 			fmt.Fprintf(&b, "%6.1f %7.0f %7.0f %7d %5d\n", p.Seconds, p.MaxWriteGapMS, p.QuietGapMS, p.AckedWrites, p.LostWrites)
 		}
 	}
+	for _, p := range s.Procedures {
+		if p.UnderLoad && len(s.Procedures) <= fewProcedures {
+			b.WriteString(p.steps())
+		}
+	}
 	b.WriteString("\n")
 	fmt.Fprintf(&b, "%s: %d acknowledged writes, %d lost", s.Verdict, s.AckedWrites, s.LostWrites)
 	if slices.ContainsFunc(s.Procedures, func(p Procedure) bool { return p.UnderLoad }) {
@@ -44,6 +49,19 @@ func (s *Summary) Text() string {
 		b.WriteString(fold("not seen: ", u))
 	}
 	fmt.Fprintf(&b, "etcd %s, seed %d\n%s\n", s.EtcdVersion, s.Seed, s.Dir)
+	return b.String()
+}
+
+// fewProcedures are as many as are told step by step: those of a rehearsal.
+const fewProcedures = 2
+
+// steps tells a procedure step by step.
+func (p *Procedure) steps() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%-38s %-16s %6s %7s %7s\n", clip("STEP of "+p.Name, 38), "HOST", "S", "GAP ms", "ACKED")
+	for _, s := range p.Steps {
+		fmt.Fprintf(&b, "%-38s %-16s %6.2f %7.0f %7d\n", clip(s.Title, 38), clip(s.Host, 16), s.Seconds, s.MaxWriteGapMS, s.AckedWrites)
+	}
 	return b.String()
 }
 

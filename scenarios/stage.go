@@ -670,7 +670,8 @@ func (s *stage) procedure(p played) Procedure {
 	for _, st := range stepsOf(o.Journal, o.Ended) {
 		step := Step{Title: st.title, Host: st.host, Seconds: seconds(st.length()), State: string(st.state)}
 		if loaded {
-			step.MaxWriteGapMS = millis(gapIn(s.history, st.window).Longest)
+			gap := gapIn(s.history, st.window)
+			step.MaxWriteGapMS, step.AckedWrites = millis(gap.Longest), gap.Acked
 		}
 		proc.Steps = append(proc.Steps, step)
 	}

@@ -179,10 +179,11 @@ func TestRowsThatMustFail(t *testing.T) {
 		red(t, Violation, "it was to say", row{command: "status", says: "all is lost"})
 	})
 	t.Run("a member that nobody intended", func(t *testing.T) {
-		red(t, Violation, "membership-agrees",
+		sum := red(t, Violation, "membership-agrees",
 			row{command: "addMember 10.10.10.13", loaded: true, check: func(_ context.Context, s *stage, _ Outcome) error {
 				s.intended = s.intended[:3]
 				return nil
 			}})
+		require.Contains(t, strings.Join(sum.Reasons, "\n"), "inventory-agrees")
 	})
 }

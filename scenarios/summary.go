@@ -83,6 +83,7 @@ type Step struct {
 	Host          string  `json:"host"`
 	Seconds       float64 `json:"seconds"`
 	MaxWriteGapMS float64 `json:"max_write_gap_ms"`
+	AckedWrites   int     `json:"acked_writes"`
 	State         string  `json:"state"` // the last that the journal says of it
 }
 

@@ -333,3 +333,20 @@ func takesData(a Act) bool {
 	}
 	return false
 }
+
+// leavesMembers reports whether an act is about files alone, so that no member
+// has to be asked before it or after it.
+func leavesMembers(a Act) bool {
+	switch a := a.(type) {
+	case Install, Refresh, IssueCert, EditInventory, MakeCA:
+		return true
+	case On:
+		switch act := a.Act.(type) {
+		case host.MakeDir, host.RemoveFile:
+			return true
+		case host.Systemctl:
+			return act.Verb == host.DaemonReload || act.Verb == host.Enable || act.Verb == host.Unmask
+		}
+	}
+	return false
+}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -52,9 +54,10 @@ type Dialer func(ctx context.Context, endpoint string) (Etcd, error)
 // member implements Etcd by upstream's client. Reads of state go through the
 // plain protocol, since clientv3 waits for a dead endpoint to come back.
 type member struct {
-	client   *clientv3.Client
-	endpoint string
-	web      *http.Client
+	client         *clientv3.Client
+	endpoint       string
+	user, password string // where auth is on
+	web            *http.Client
 }
 
 // DialMember dials one member with upstream's client. The configuration gives
@@ -66,10 +69,62 @@ func DialMember(cfg clientv3.Config, endpoint string) (Etcd, error) {
 	cfg.RejectOldCluster = false
 	cfg.BackoffWaitBetween = 20 * time.Millisecond
 	c, err := clientv3.New(cfg)
+	guest := cfg.Username != "" && err != nil && rpctypes.ErrorDesc(err) == rpctypes.ErrorDesc(rpctypes.ErrGRPCNotSupportedForLearner)
+	user, password := cfg.Username, cfg.Password
+	if guest {
+		cfg.Username, cfg.Password = "", ""
+		c, err = clientv3.New(cfg)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", endpoint, err)
 	}
-	return &member{client: c, endpoint: endpoint, web: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, DisableKeepAlives: true}}}, nil
+	m := &member{client: c, endpoint: endpoint, user: user, password: password,
+		web: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, DisableKeepAlives: true}}}
+	if guest {
+		return &guestOf{member: m}, nil
+	}
+	return m, nil
+}
+
+// login gives a token for the user that this connection comes with. etcd keeps
+// it on every member.
+func (m *member) login(ctx context.Context) (string, error) {
+	r, err := pb.NewAuthClient(m.conn()).Authenticate(ctx, &pb.AuthenticateRequest{Name: m.user, Password: m.password})
+	if err != nil {
+		return "", rpctypes.Error(err)
+	}
+	return r.Token, nil
+}
+
+// A guestOf is a connection to a learner where auth is on: a learner takes no
+// login, but it takes the token of one that a voter took.
+type guestOf struct {
+	*member
+	borrow func(ctx context.Context) (string, error)
+
+	mu    sync.Mutex
+	token string
+}
+
+func (g *guestOf) Status(ctx context.Context) (*pb.StatusResponse, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for try := 0; ; try++ {
+		if g.token == "" {
+			token, err := g.borrow(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("borrow a login for the learner: %w", err)
+			}
+			g.token = token
+		}
+		r, err := g.member.Status(metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, g.token))
+		if !is(err, rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision) {
+			return r, err
+		}
+		if g.token = ""; try > 0 {
+			return nil, err
+		}
+	}
 }
 
 func (m *member) conn() grpc.ClientConnInterface { return m.client.ActiveConnection() }

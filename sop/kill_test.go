@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/etcdrill/etcdrill/sop/config"
 )
 
 // An operator dies at every point of every procedure, and the same command is
@@ -76,6 +79,28 @@ type sweep struct {
 	after     func(g *ground)
 }
 
+// killAt runs a procedure and kills the operator right before a step.
+func (g *ground) killAt(p Procedure, title string) {
+	g.t.Helper()
+	op := g.operator()
+	op.Runner.Point = func(pt Point) {
+		if pt.State == Began && pt.Title == title {
+			op.dead.Store(true)
+			op.Site.abandon()
+			panic(killedAt{pt})
+		}
+	}
+	require.PanicsWithValue(g.t, killedAt{}, func() {
+		defer func() {
+			if _, ok := recover().(killedAt); ok {
+				panic(killedAt{})
+			}
+		}()
+		_, _ = op.do(p)
+	}, "it has no step %q", title)
+	g.settle()
+}
+
 func always(p Procedure) func(*ground) func() Procedure {
 	return func(*ground) func() Procedure { return func() Procedure { return p } }
 }
@@ -102,6 +127,39 @@ func sweeps() []sweep {
 		{name: "restart", hosts: 3, prepare: up, procedure: func(g *ground) func() Procedure {
 			return always(Restart{Since: time.Now(), Soak: time.Second})(g)
 		}},
+		{name: "restart 1", hosts: 1, prepare: up, procedure: func(g *ground) func() Procedure {
+			return always(Restart{Since: time.Now()})(g)
+		}},
+		{name: "reload and restart", hosts: 3, prepare: func(g *ground) {
+			g.up()
+			m := g.w.machines[hosts[1]]
+			text := strings.ReplaceAll(string(m.file(config.EnvPath).Content), ",https://10.10.10.13:2379", "")
+			m.files[config.EnvPath] = &node{content: []byte(text), owner: "root", group: "root", mode: 0o644}
+		}, procedure: func(g *ground) func() Procedure {
+			return always(ReloadConfig{Restart: true, Since: time.Now()})(g)
+		}},
+		{name: "give up an unstarted one", hosts: 3, prepare: func(g *ground) {
+			g.up()
+			g.killAt(AddMember{Host: hosts[3]}, "write etcd.conf")
+		}, procedure: remove(hosts[3])},
+		{name: "give up a learner", hosts: 3, prepare: func(g *ground) {
+			g.up()
+			g.killAt(AddMember{Host: hosts[3]}, "promote to voter")
+		}, procedure: remove(hosts[3])},
+		{name: "purge a host", hosts: 4, prepare: func(g *ground) {
+			g.up()
+			g.must(RemoveMember{Host: hosts[3], Stamp: stampNow()})
+		}, procedure: always(PurgeHost{Host: hosts[3]})},
+		{name: "add again", hosts: 4, prepare: func(g *ground) {
+			g.up()
+			g.must(RemoveMember{Host: hosts[3], Stamp: stampNow()})
+		}, procedure: always(AddMember{Host: hosts[3]})},
+		{name: "environment", hosts: 3, prepare: func(g *ground) {
+			g.up()
+			for _, h := range hosts[:3] {
+				delete(g.w.machines[h].files, config.EnvPath)
+			}
+		}, procedure: always(InstallClientEnv{})},
 		{name: "destroy", hosts: 3, prepare: up, procedure: func(g *ground) func() Procedure {
 			return func() Procedure { return DestroyCluster{Stamp: stampNow()} }
 		}},

@@ -30,6 +30,14 @@ func (p ReloadConfig) String() string {
 	return s
 }
 
+// Awaits is as of Restart.
+func (p ReloadConfig) Awaits(v View) error {
+	if !p.Restart {
+		return nil
+	}
+	return runningAnswer(v)
+}
+
 // Plan implements Procedure.
 func (p ReloadConfig) Plan(v View) (Plan, error) {
 	if !v.Exists() {
@@ -56,7 +64,7 @@ func (p ReloadConfig) Plan(v View) (Plan, error) {
 		plan.Needs = append(plan.Needs, membersReachable(v)...)
 	}
 	if p.Restart {
-		plan.Needs = append(plan.Needs, startedVotersAnswer(), everyVoterAnswers(), membersAreHosts())
+		plan.Needs = append(plan.Needs, everyVoterAnswers(), membersAreHosts())
 		plan.Stages = append(plan.Stages, restartStages(v, p.Since, p.Soak)...)
 		if n := v.Votes(); n.Voters < 3 {
 			plan.Warnings = append(plan.Warnings, fmt.Sprintf("with %d voters the cluster does not write while one restarts", n.Voters))

@@ -27,12 +27,27 @@ func (p Restart) Plan(v View) (Plan, error) {
 	if !v.Exists() {
 		return Plan{}, v.nobody("look at it with: status")
 	}
-	plan := Plan{Needs: slices.Concat(clusterNeeds(), []Safeguard{startedVotersAnswer(), everyVoterAnswers(), membersAreHosts()})}
+	plan := Plan{Needs: slices.Concat(clusterNeeds(), []Safeguard{everyVoterAnswers(), membersAreHosts()})}
 	plan.Stages = restartStages(v, p.Since, p.Soak)
 	if n := v.Votes(); n.Voters < 3 {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("with %d voters the cluster does not write while one restarts", n.Voters))
 	}
 	return plan.ifOpen(v), nil
+}
+
+// Awaits is a member that an earlier run restarted just before it was cut off:
+// it is given the time to answer before anything is made of its silence.
+func (p Restart) Awaits(v View) error { return runningAnswer(v) }
+
+func runningAnswer(v View) error {
+	for _, spec := range v.Wanted.Hosts {
+		h, ok := v.Host(spec.Name)
+		l := v.LookAt(spec.Name)
+		if ok && h.Reachable() && h.Facts.Units[Unit].Runs() && !l.Answers() && l.Denied == "" {
+			return fmt.Errorf("etcd on %s runs and does not answer yet", spec.Name)
+		}
+	}
+	return nil
 }
 
 // restartStages has one stage per member.
@@ -103,21 +118,6 @@ func keptUp(name string) Condition {
 		}
 		return nil
 	}
-}
-
-// startedVotersAnswer: a voter whose etcd runs answers. One that an earlier run
-// restarted just before it was cut off is given the time to.
-func startedVotersAnswer() Safeguard {
-	return Safeguard{Name: "voters-starting", Show: "systemctl status etcd", Passing: Electing,
-		Holds: func(v View) error {
-			for _, m := range v.Voters() {
-				h, ok := v.Host(v.HostOf(m))
-				if ok && h.Reachable() && h.Facts.Units[Unit].Runs() && !v.Alive(m) {
-					return fmt.Errorf("etcd on %s runs and does not answer yet", h.Name)
-				}
-			}
-			return nil
-		}}
 }
 
 // membersAreHosts: every member is on a host that can be acted on.

@@ -81,9 +81,25 @@ func planFirst(p Procedure, v View) (Plan, error) {
 	return p.Plan(v)
 }
 
-// look is the first look, twice where there is a cluster: movement of leader
-// or term shows only between two.
+// look is the first look. What a run that was cut off has restarted is on its
+// way, and is waited for; if that takes too long, what the safeguards find is
+// the answer.
 func (r *Runner) look(ctx context.Context, p Procedure, forReal bool) (View, error) {
+	v, err := r.lookTwice(ctx, p, forReal)
+	a, ok := p.(interface{ Awaits(v View) error })
+	if !ok || !forReal || err != nil || a.Awaits(v) == nil {
+		return v, err
+	}
+	rec := Record{Procedure: p.String(), Title: "wait for members", Etcd: true}
+	if _, err := r.wait(ctx, rec, a.Awaits, r.Site.Deadlines[Electing], Scope{AllHosts: true}, v); ctx.Err() != nil {
+		return v, err
+	}
+	return r.lookTwice(ctx, p, forReal)
+}
+
+// lookTwice looks twice where there is a cluster: movement of leader or term
+// shows only between two.
+func (r *Runner) lookTwice(ctx context.Context, p Procedure, forReal bool) (View, error) {
 	_, lossy := p.(interface{ Lossy() })
 	v, err := r.Site.Observe(ctx, Scope{AllHosts: true, Reach: true, Hash: forReal, Write: forReal, Who: lossy, Subject: subjectOf(p)})
 	if err != nil || !v.Exists() {
@@ -211,7 +227,7 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 // while a human thought about his consent, or while the lock was waited for,
 // another operator may have. What was agreed to must still be what it is about.
 func (r *Runner) again(ctx context.Context, p Procedure, was Plan) (Plan, View, error) {
-	v, err := r.Site.Observe(ctx, Scope{AllHosts: true, Reach: true, Subject: subjectOf(p)})
+	v, err := r.Site.Observe(ctx, Scope{AllHosts: true, Write: true, Subject: subjectOf(p)})
 	if err != nil {
 		return was, v, err
 	}
@@ -378,7 +394,7 @@ func (r *Runner) steps(ctx context.Context, p Procedure, plan Plan, v View) (Vie
 const postponements = 3
 
 func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec Record, v View) (View, error) {
-	scope := Scope{Host: s.Host, Subject: plan.Subject}
+	scope := Scope{Host: s.Host, Subject: plan.Subject, Still: leavesMembers(s.Act)}
 	wide := scope
 	if changesMembership(s.Act) {
 		wide.AllHosts, wide.Reach = true, true // its safeguards ask about all hosts

@@ -76,6 +76,7 @@ type Scope struct {
 	Who      bool   // ask who depends on the cluster
 	Write    bool   // try whether the inventory can be written
 	Ports    bool   // ask Host for its listeners too
+	Still    bool   // the members have not changed since the last look, so that only hosts are asked
 	Subject  string // a host that may be in neither inventory nor list
 }
 
@@ -107,7 +108,9 @@ func (s *Site) Observe(ctx context.Context, scope Scope) (View, error) {
 		return View{}, err
 	}
 	var wg sync.WaitGroup
-	v.Hosts = make([]HostView, len(hosts))
+	looked := make([]HostView, len(hosts))
+	v.Hosts = looked
+	wanted := v // while v itself is filled in
 	for i, h := range hosts {
 		if old, ok := last.Host(h.Name); ok && !scope.AllHosts && scope.Host != h.Name {
 			v.Hosts[i] = old
@@ -117,7 +120,15 @@ func (s *Site) Observe(ctx context.Context, scope Scope) (View, error) {
 			v.Hosts[i] = HostView{Name: h.Name, Problem: "not looked at"}
 			continue
 		}
-		wg.Go(func() { v.Hosts[i] = s.lookAtHost(ctx, v, h, scope) })
+		wg.Go(func() { looked[i] = s.lookAtHost(ctx, wanted, h, scope) })
+	}
+	if scope.Still && !last.Taken.IsZero() {
+		v.Looks, v.Members, v.Linear, v.Before, v.Lags = last.Looks, last.Members, last.Linear, last.Before, last.Lags
+		wg.Wait()
+		s.mu.Lock()
+		s.lastView = v
+		s.mu.Unlock()
+		return v, ctx.Err()
 	}
 	endpoints := s.endpoints(v, hosts, last)
 	v.Looks = s.askAll(ctx, endpoints, scope)
@@ -273,7 +284,10 @@ func (s *Site) newcomer(content []byte, g *inventory.Group, name string) (invent
 	for _, m := range members {
 		used(m.Name)
 	}
+	// Where the inventory is ours to edit, it has the number before a certificate
+	// does; a certificate without it is of an earlier member on that host.
 	_, pending := memberAt(members, g.PeerURL(inventory.Host{Name: name, PeerPort: g.PeerPort}))
+	pending = pending && s.Edit != "" && s.Edit != "edit"
 	for _, n := range s.certNames() {
 		if own, ok := s.issuedTo(n, g.Cluster, name); ok && pending {
 			seq = own // it is being added, and the number is its own
@@ -420,7 +434,6 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	known, _ := s.lastView.Host(spec.Name)
 	s.mu.Unlock()
 	if scope.AllHosts || scope.Ports || known.Facts.Clock.IsZero() {
-		known = HostView{}
 		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{"etcd"}, config.BinaryPath
 	}
 	if spec.WALDir != "" {
@@ -451,6 +464,8 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	answered := s.Now()
 	if q.Etcd == "" {
 		facts.Ports, facts.Users, facts.Etcd = known.Facts.Ports, known.Facts.Users, known.Facts.Etcd
+	}
+	if !scope.Reach {
 		facts.Dials = known.Facts.Dials
 	}
 	hv.Facts = facts
@@ -577,6 +592,11 @@ func (s *Site) ask(ctx context.Context, t target, scope Scope) Look {
 	if err != nil {
 		return fail(err)
 	}
+	if _, guest := c.(*guestOf); guest && !st.IsLearner {
+		if c, err = s.admitted(ctx, t.endpoint, c); err != nil {
+			return fail(err)
+		}
+	}
 	s.mark(t.endpoint, false)
 	l.ClusterID, l.MemberID = st.Header.ClusterId, st.Header.MemberId
 	l.Leader, l.Term, l.Index, l.Applied = st.Leader, st.RaftTerm, st.RaftIndex, st.RaftAppliedIndex
@@ -665,8 +685,45 @@ func (s *Site) conn(ctx context.Context, endpoint string) (Etcd, error) {
 	if s.conns == nil {
 		s.conns = map[string]Etcd{}
 	}
+	if g, ok := c.(*guestOf); ok {
+		g.borrow = s.login
+	}
 	s.conns[endpoint] = c
 	return c, nil
+}
+
+// login gives a token of our user by way of any voter that answered last.
+func (s *Site) login(ctx context.Context) (string, error) {
+	err := errors.New("no voter answers")
+	for _, endpoint := range s.living() {
+		var c Etcd
+		if c, err = s.conn(ctx, endpoint); err != nil {
+			continue
+		}
+		m, ok := c.(*member)
+		if !ok {
+			continue
+		}
+		var token string
+		if token, err = m.login(ctx); err == nil {
+			return token, nil
+		}
+	}
+	return "", err
+}
+
+// admitted dials a member anew that was a learner when it was dialled and is
+// none any more, so that it takes our login.
+func (s *Site) admitted(ctx context.Context, endpoint string, c Etcd) (Etcd, error) {
+	s.mu.Lock()
+	if s.conns[endpoint] == c {
+		delete(s.conns, endpoint)
+	}
+	s.mu.Unlock()
+	if err := c.Close(); err != nil {
+		return nil, err
+	}
+	return s.conn(ctx, endpoint)
 }
 
 // membership asks a voter for the list with a quorum's word, and falls back to

@@ -304,6 +304,19 @@ func TestDigest(t *testing.T) {
 		require.NotEqual(g.t, first, digest(AddMember{Host: hosts[4]}))
 		require.NotEqual(g.t, digest(DestroyCluster{Stamp: "20260102T150405Z"}), digest(PurgeCluster{}))
 	})
+	plan := func(s Step) string {
+		return Plan{Stages: []Stage{{"stage", []Step{s}}}}.Digest(View{})
+	}
+	step := Step{Title: "wait", Host: "a", Needs: []Safeguard{{Name: "votes"}}, Act: Promote{"a"}}
+	for name, other := range map[string]Step{
+		"title": {Title: "wait longer", Host: "a", Needs: step.Needs, Act: step.Act},
+		"host":  {Title: "wait", Host: "b", Needs: step.Needs, Act: step.Act},
+		"needs": {Title: "wait", Host: "a", Act: step.Act},
+		"act":   {Title: "wait", Host: "a", Needs: step.Needs, Act: Promote{"b"}},
+		"none":  {Title: "wait", Host: "a", Needs: step.Needs},
+	} {
+		require.NotEqual(t, plan(step), plan(other), name)
+	}
 }
 
 func TestViewHelpers(t *testing.T) {
