@@ -205,8 +205,8 @@ func (g *ground) look(t *testing.T) *standing {
 			return s
 		}
 		last = s
-		for rest := 150 * time.Millisecond; ; rest = time.Second / 2 {
-			require.NoError(t, pause(t.Context(), rest))
+		for {
+			require.NoError(t, pause(t.Context(), time.Second/2))
 			if restless := g.restless(t); len(restless) == 0 {
 				break
 			}

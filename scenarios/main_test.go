@@ -1,6 +1,7 @@
 package scenarios_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -12,10 +13,26 @@ import (
 func TestMain(m *testing.M) {
 	embedded.Main(os.Args)
 	play(os.Args)
+	flag.Parse()
+	if err := manyLabs(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
 	status := m.Run()
 	if err := scenarios.RemoveExecutable(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		status = 1
 	}
 	os.Exit(status)
+}
+
+// manyLabs lets more tests run at once than there are processors, unless the
+// command line says how many: they spend their time waiting for etcd.
+func manyLabs() error {
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if said {
+		return nil
+	}
+	return flag.Set("test.parallel", "6")
 }

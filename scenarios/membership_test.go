@@ -2,6 +2,7 @@ package scenarios_test
 
 import (
 	"context"
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -140,6 +141,34 @@ func TestRemoveTheDead(t *testing.T) {
 		require.Len(t, res.View.Members, 2)
 		requireConsistent(t, rig)
 	})
+}
+
+// A newcomer that gets the database as a snapshot of more than 5000 entries
+// answers nobody until it has applied an entry after it. Where nobody writes,
+// the operator has to.
+func TestAddToAQuietCluster(t *testing.T) {
+	t.Parallel()
+	rig := build(t, one, h11)
+	done(t, rig, create("quiet"))
+	const entries, writers = 11_000, 50 // etcd drops the log behind 10 000
+	on(rig).ask(t, []string{h10}, func(ctx context.Context, c *clientv3.Client) {
+		failed := make(chan error, writers)
+		for w := range writers {
+			go func() {
+				var err error
+				for i := 0; i < entries/writers && err == nil; i++ {
+					_, err = c.Put(ctx, fmt.Sprintf("/quiet/%d", w), "x")
+				}
+				failed <- err
+			}()
+		}
+		for range writers {
+			require.NoError(t, <-failed)
+		}
+	})
+	res := done(t, rig, sop.AddMember{Host: h11})
+	require.Equal(t, []string{h10, h11}, voters(res.View))
+	requireConsistent(t, rig)
 }
 
 // requireRetired: etcd on a host is stopped for good, and its data set aside.

@@ -237,7 +237,9 @@ func TestOldMemberComesBack(t *testing.T) {
 	g.change(func() { require.NoError(t, rig.Lab.Power(t.Context(), h12, false)) })
 	g.refused(t, fresh(t, ptr(true), nil), "unreachable")
 
-	res := done(t, rig, fresh(t, ptr(true), nil), waiving("unreachable"))
+	without := fresh(t, ptr(true), nil)
+	without.Unreachable = true // as where the waiver is given
+	res := done(t, rig, without, waiving("unreachable"))
 	id := res.View.ClusterID()
 	require.NotEqual(t, old, id)
 	written := map[string]string{}

@@ -40,8 +40,6 @@ type ground struct {
 	w   *world
 	dir string
 	ops int
-	// kept are the records of all operators, in order.
-	kept []Record
 }
 
 // bubble runs a test in fake time on a ground whose inventory has the first n
@@ -118,6 +116,7 @@ type operator struct {
 	mu      sync.Mutex
 	records []Record
 	consent []Consent
+	on      func(Record) // what happens when something is recorded
 }
 
 // operator starts one. It agrees to everything it is asked.
@@ -167,7 +166,9 @@ func (op *operator) journal(p Procedure) Journal {
 		op.mu.Lock()
 		defer op.mu.Unlock()
 		op.records = append(op.records, r)
-		op.g.kept = append(op.g.kept, r)
+		if op.on != nil {
+			op.on(r)
+		}
 		line, err := json.Marshal(r)
 		if err != nil {
 			return err

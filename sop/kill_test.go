@@ -23,9 +23,6 @@ func TestKillSweep(t *testing.T) {
 				c.prepare(g)
 				p := c.procedure(g)
 				whole := g.clone(filepath.Join(scratch(g.t), "whole"))
-				if c.after != nil {
-					c.after(whole)
-				}
 				points := whole.count(p())
 				whole.settle()
 				want := whole.dump()
@@ -72,7 +69,6 @@ type sweep struct {
 	// procedure gives what is run each time, its moments fresh where a fresh
 	// command would have fresh ones.
 	procedure func(g *ground) func() Procedure
-	after     func(g *ground)
 }
 
 // killAt runs a procedure and kills the operator right before a step.
@@ -101,8 +97,6 @@ func always(p Procedure) func(*ground) func() Procedure {
 	return func(*ground) func() Procedure { return func() Procedure { return p } }
 }
 
-func (g *ground) upBare() {}
-
 func remove(host string) func(*ground) func() Procedure {
 	return func(*ground) func() Procedure {
 		return func() Procedure { return RemoveMember{Host: host, Stamp: stampNow()} }
@@ -111,10 +105,11 @@ func remove(host string) func(*ground) func() Procedure {
 
 func sweeps() []sweep {
 	up := func(g *ground) { g.up() }
+	bare := func(*ground) {}
 	yes := true
 	return []sweep{
-		{name: "create 1", hosts: 1, prepare: (*ground).upBare, procedure: func(g *ground) func() Procedure { return func() Procedure { return g.create() } }},
-		{name: "create 3", hosts: 3, prepare: (*ground).upBare, procedure: func(g *ground) func() Procedure { return func() Procedure { return g.create() } }},
+		{name: "create 1", hosts: 1, prepare: bare, procedure: func(g *ground) func() Procedure { return func() Procedure { return g.create() } }},
+		{name: "create 3", hosts: 3, prepare: bare, procedure: func(g *ground) func() Procedure { return func() Procedure { return g.create() } }},
 		{name: "add to 1", hosts: 1, prepare: up, procedure: always(AddMember{Host: hosts[1]})},
 		{name: "add to 3", hosts: 3, prepare: up, procedure: always(AddMember{Host: hosts[3]})},
 		{name: "remove follower", hosts: 4, prepare: func(g *ground) { g.up(); g.lead(hosts[0]); time.Sleep(time.Second) }, procedure: remove(hosts[1])},

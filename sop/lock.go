@@ -548,6 +548,21 @@ func (s *Site) probe(ctx context.Context, v View) error {
 	return nil
 }
 
+// nudge makes an entry in the cluster's log, and leaves nothing else.
+func (s *Site) nudge(ctx context.Context) error {
+	c, err := s.anyVoter(ctx)
+	if err != nil {
+		return fmt.Errorf("write to the cluster: %w", err)
+	}
+	_, err = within(ctx, s.Deadlines[Calling], func(ctx context.Context) (*clientv3.DeleteResponse, error) {
+		return c.KV().Delete(ctx, LockKey+".probe."+s.Self.Run)
+	})
+	if err != nil {
+		return fmt.Errorf("write to the cluster: %w", err)
+	}
+	return nil
+}
+
 // short cuts a text to its first line.
 func short(text string) string {
 	line, _, _ := strings.Cut(text, "\n")

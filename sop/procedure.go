@@ -77,6 +77,9 @@ type Step struct {
 	Longer time.Duration
 	// Etcd is set where the time is spent waiting for etcd, not for us.
 	Etcd bool
+	// Nudge writes to the cluster while a step without Act waits, for what etcd
+	// only does when something is written.
+	Nudge bool
 }
 
 // A Condition is a question to a View. A nil answer means that it holds; an

@@ -421,7 +421,11 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 			return v, r.record(rec.with(state, "", r.Site.Now().Sub(began)))
 		}
 		if s.Act == nil {
-			v, err = r.wait(ctx, rec, s.Until, r.Site.Deadlines[s.Patience]+s.Longer, scope, v)
+			until := s.Until
+			if s.Nudge {
+				until = r.nudging(ctx, until)
+			}
+			v, err = r.wait(ctx, rec, until, r.Site.Deadlines[s.Patience]+s.Longer, scope, v)
 			if err != nil {
 				return v, err
 			}
@@ -579,6 +583,20 @@ func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience
 		if err := sleep(ctx, r.Poll); err != nil {
 			return v, err
 		}
+	}
+}
+
+// nudging writes something small every now and then until a condition holds.
+func (r *Runner) nudging(ctx context.Context, until Condition) Condition {
+	const every = 500 * time.Millisecond
+	last := r.Site.Now()
+	return func(v View) error {
+		why := until(v)
+		if why != nil && r.Site.Now().Sub(last) >= every {
+			last = r.Site.Now()
+			_ = r.Site.nudge(ctx) // a cluster that takes no write is found out by others
+		}
+		return why
 	}
 }
 

@@ -578,7 +578,7 @@ func (s *Site) ask(ctx context.Context, t target, scope Scope) Look {
 	began := s.Now()
 	fail := func(err error) Look {
 		l.Problem = Explain(err)
-		if is(err, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken, rpctypes.ErrPermissionDenied) {
+		if refusesUser(err) {
 			l.Denied = l.Problem // with auth on, 3.6.9 and newer tell nothing at all
 		}
 		s.mark(t.endpoint, errors.Is(ctx.Err(), context.DeadlineExceeded))
@@ -610,9 +610,12 @@ func (s *Site) ask(ctx context.Context, t target, scope Scope) Look {
 	}
 	if !l.Learner {
 		list, err := c.Members(ctx, false)
-		if err != nil {
+		switch {
+		case refusesUser(err):
 			l.Denied = Explain(err)
-		} else {
+		case err != nil:
+			return fail(err)
+		default:
 			for _, m := range list.Members {
 				l.Members = append(l.Members, Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner})
 			}
@@ -637,10 +640,15 @@ func byID(a, b Member) int {
 // nothing when he may. A list of members is told to every user; a hash to none
 // but root, and at a revision that is yet to come it costs nothing.
 func denied(ctx context.Context, c Etcd) string {
-	if _, err := c.HashKV(ctx, math.MaxInt64); is(err, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty) {
+	if _, err := c.HashKV(ctx, math.MaxInt64); refusesUser(err) {
 		return Explain(err)
 	}
 	return ""
+}
+
+// refusesUser: etcd wants another user, or one at all.
+func refusesUser(err error) bool {
+	return is(err, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken, rpctypes.ErrPermissionDenied)
 }
 
 func (s *Site) hash(ctx context.Context, c Etcd, l *Look) {

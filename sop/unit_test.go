@@ -212,8 +212,7 @@ func TestReadJournal(t *testing.T) {
 	require.Error(t, j.Append(want[0]))
 }
 
-// A run that was cut off in the middle of a line is gone on with by the next
-// one in the same file only if that line was ended.
+// The first journal is the one that counts.
 func TestTee(t *testing.T) {
 	full := errors.New("no space left on device")
 	var second []Record
@@ -377,8 +376,7 @@ func TestClusterIDOfMost(t *testing.T) {
 	}
 }
 
-// expectedMember and expectedCluster are what real etcd 3.7.3 gave to three
-// members with this token.
+// IDs are computed as etcd does.
 func TestExpectedIDs(t *testing.T) {
 	require.NotEqual(t, expectedMember("https://10.10.10.11:2380", "a"), expectedMember("https://10.10.10.11:2380", "b"), "the token counts")
 	// The one that everybody has seen: etcd's own default.
