@@ -38,6 +38,9 @@ const three = `all:
         etcd_cluster: etcd
 `
 
+// walDir is where the log is in some of the labs.
+const walDir = "/wal/etcd"
+
 const one = `all:
   children:
     etcd:
@@ -302,7 +305,8 @@ func (g *ground) restless(t *testing.T) []string {
 		u, st, err := g.status(t, name)
 		switch {
 		case err != nil || u.PID == 0:
-		case st != nil && st.StorageVersion == "", st == nil && time.Since(u.Since) < 12*time.Second:
+		case st == nil && time.Since(u.Since) < 12*time.Second,
+			st != nil && (st.StorageVersion == "" || time.Since(u.Since) < 6*time.Second):
 			names = append(names, name)
 		}
 	}
@@ -448,7 +452,7 @@ func act(t *testing.T, rig *scenarios.Rig, name string, acts ...host.Act) {
 
 func facts(t *testing.T, rig *scenarios.Rig, name string) host.Facts {
 	t.Helper()
-	f, err := rig.Lab.Host(name).Look(t.Context(), host.Question{Units: []string{sop.Unit}, Dirs: []string{config.DefaultDataDir, config.ConfDir},
+	f, err := rig.Lab.Host(name).Look(t.Context(), host.Question{Units: []string{sop.Unit}, Dirs: []string{config.DefaultDataDir, config.ConfDir, walDir},
 		Files: []string{config.ConfPath, config.EnvPath, config.UnitPath}, Ports: []int{2379, 2380}})
 	require.NoError(t, err)
 	return f

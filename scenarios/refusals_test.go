@@ -268,7 +268,9 @@ func TestRefusedWithoutHosts(t *testing.T) {
 // removed, until the dead one is.
 func TestRefusedVotes(t *testing.T) {
 	t.Parallel()
-	rig := build(t, three, h13)
+	// The log on a disk of its own is set aside as well.
+	rig := buildSpec(t, scenarios.RigSpec{Inventory: []byte(strings.Replace(three, "etcd_cluster: etcd", "etcd_cluster: etcd\n        etcd_wal_dir: "+walDir, 1)),
+		Spares: []string{h13}, Mounts: []string{config.DefaultDataDir, walDir}})
 	g := on(rig)
 	done(t, rig, create("votes"))
 	g.change(func() { crash(t, rig, h12) })
@@ -284,6 +286,10 @@ func TestRefusedVotes(t *testing.T) {
 	res := done(t, rig, remove(h12))
 	require.Equal(t, []string{h10, h11}, voters(res.View))
 	requireRetired(t, rig, h12)
+	wal := facts(t, rig, h12).Dirs[walDir]
+	require.Empty(t, wal.Entries)
+	require.Len(t, wal.Aside, 1)
+	require.Positive(t, wal.Aside[0].Bytes)
 	g.known = nil
 	g.unchanged(t, remove(h12)) // again: done, as the journal and its data say
 	g.refused(t, remove(h11), "spare")

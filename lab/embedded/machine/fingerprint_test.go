@@ -14,7 +14,7 @@ import (
 // Space that was set apart and never written is not read; every byte that was
 // written counts, wherever it is.
 func TestFingerprintOfHoles(t *testing.T) {
-	root := t.TempDir()
+	root := newMachine(t).Root()
 	file := filepath.Join(root, "wal")
 	print := func() string {
 		all, err := machine.Fingerprint(root)
