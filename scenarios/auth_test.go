@@ -14,17 +14,20 @@ import (
 	"github.com/etcdrill/etcdrill/sop"
 )
 
-// as lets an operator work under a user of etcd's own.
+// as lets an operator work under a user of etcd's own. A member takes its time
+// to check a password, seconds where races are looked for.
 func as(rig *scenarios.Rig, user, password string) with {
 	return func(o *scenarios.Operator) {
 		dial := rig.Lab.DialContext(embedded.Admin)
+		const patience = 30 * time.Second
 		o.Site.User = user
+		o.Site.Deadlines[sop.Looking] = patience
 		o.Site.Dial = func(_ context.Context, endpoint string) (sop.Etcd, error) {
 			config, err := rig.TLS()
 			if err != nil {
 				return nil, err
 			}
-			return sop.DialMember(clientv3.Config{TLS: config, Username: user, Password: password, DialTimeout: 2 * time.Second,
+			return sop.DialMember(clientv3.Config{TLS: config, Username: user, Password: password, DialTimeout: patience,
 				DialOptions: []grpc.DialOption{grpc.WithContextDialer(dial)}}, endpoint)
 		}
 	}
@@ -43,11 +46,11 @@ func TestAuth(t *testing.T) {
 		require.NoError(t, err)
 		_, err = c.RoleAdd(ctx, "root")
 		require.NoError(t, err)
-		_, err = c.UserAdd(ctx, "root", password)
-		require.NoError(t, err)
+		for _, name := range []string{"root", "reader"} {
+			_, err = c.UserAdd(ctx, name, password)
+			require.NoError(t, err)
+		}
 		_, err = c.UserGrantRole(ctx, "root", "root")
-		require.NoError(t, err)
-		_, err = c.UserAdd(ctx, "reader", password)
 		require.NoError(t, err)
 		_, err = c.RoleAdd(ctx, "reader")
 		require.NoError(t, err)

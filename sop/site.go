@@ -608,6 +608,7 @@ func (s *Site) ask(ctx context.Context, t target, scope Scope) Look {
 			l.Alarms = append(l.Alarms, e)
 		}
 	}
+	slices.Sort(l.Alarms) // etcd tells them in any order
 	if !l.Learner {
 		list, err := c.Members(ctx, false)
 		switch {
