@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -264,6 +265,7 @@ func (g *ground) once(t *testing.T) *standing {
 			if g.logins {
 				st.RaftAppliedIndex = 0
 			}
+			slices.Sort(st.Errors) // alarms come in any order
 			s.members[name] = fmt.Sprintln(u.Load, u.Active, u.Enabled, u.PID, st.Header.ClusterId, st.Header.MemberId, st.Header.Revision, st.RaftAppliedIndex, st.IsLearner, st.Errors)
 			s.terms[name] = st.RaftTerm
 		}
