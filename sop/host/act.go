@@ -9,7 +9,8 @@ import (
 )
 
 // An Act is one change on one host, as a value. The set is closed: WriteFile,
-// RemoveFile, MakeDir, Systemctl, SetAside, Delete, Claim and Release.
+// RemoveFile, MakeDir, Systemctl, SetAside, Delete, Claim, Release, PutProgram,
+// InstallPackage, AddUser and Note.
 type Act interface {
 	// String says what the act does, imperative and in lower case.
 	String() string
@@ -49,6 +50,7 @@ const (
 	Start        Verb = "start"
 	Stop         Verb = "stop"
 	Restart      Verb = "restart"
+	Reload       Verb = "reload" // the unit's own ExecReload, nothing of systemd
 	Enable       Verb = "enable"
 	Disable      Verb = "disable"
 	Mask         Verb = "mask"
@@ -92,14 +94,46 @@ type Claim struct {
 // Release gives up a Claim; one that another token holds is left alone.
 type Release struct{ Token string }
 
-func (WriteFile) act()  {}
-func (RemoveFile) act() {}
-func (MakeDir) act()    {}
-func (Systemctl) act()  {}
-func (SetAside) act()   {}
-func (Delete) act()     {}
-func (Claim) act()      {}
-func (Release) act()    {}
+// PutProgram puts an executable of the admin host in place on the host: owner
+// root, mode 0755, fsync, rename, and only if its sha256 is what it should be
+// when it has arrived. A program that runs keeps the old file.
+type PutProgram struct {
+	From   string // path on the admin host
+	Path   string // on the host
+	SHA256 string // hex
+}
+
+// InstallPackage installs a package with apt or dnf, whichever the host has,
+// and starts no service of it. A package that is there already is left alone
+// unless Version asks for another.
+type InstallPackage struct {
+	Package string
+	Version string // as the package manager spells it; empty for any
+}
+
+// AddUser makes a system user and the group of the same name, without login.
+// One that is there is left as it is.
+type AddUser struct {
+	Name string
+	Home string
+}
+
+// Note writes one line to the host's journal under the tag etcdrill, for those
+// who ask later who was here.
+type Note struct{ Line string }
+
+func (WriteFile) act()      {}
+func (RemoveFile) act()     {}
+func (MakeDir) act()        {}
+func (Systemctl) act()      {}
+func (SetAside) act()       {}
+func (Delete) act()         {}
+func (Claim) act()          {}
+func (Release) act()        {}
+func (PutProgram) act()     {}
+func (InstallPackage) act() {}
+func (AddUser) act()        {}
+func (Note) act()           {}
 
 func (a WriteFile) String() string  { return "write " + a.Path }
 func (a RemoveFile) String() string { return "remove " + a.Path }
@@ -108,6 +142,15 @@ func (a SetAside) String() string   { return "set aside " + a.Path }
 func (a Delete) String() string     { return "delete what is in " + a.Path }
 func (a Claim) String() string      { return "take the host's lock" }
 func (a Release) String() string    { return "release the host's lock" }
+func (a PutProgram) String() string { return "put program " + a.Path }
+func (a AddUser) String() string    { return "add user " + a.Name }
+func (a Note) String() string       { return "write a line to the host's journal" }
+func (a InstallPackage) String() string {
+	if a.Version == "" {
+		return "install package " + a.Package
+	}
+	return "install package " + a.Package + " " + a.Version
+}
 func (a Systemctl) String() string {
 	if a.Unit == "" {
 		return "systemctl " + string(a.Verb)
@@ -163,6 +206,27 @@ func (a Claim) Commands() []string { return []string{"set -C; echo ... > " + Loc
 // Commands implements Act.
 func (a Release) Commands() []string { return []string{"rm -f " + LockPath} }
 
+// Commands implements Act.
+func (a PutProgram) Commands() []string {
+	return []string{fmt.Sprintf("install -o root -g root -m 0755 NEW %s   # sha256 %s", a.Path, a.SHA256)}
+}
+
+// Commands implements Act.
+func (a InstallPackage) Commands() []string {
+	if a.Version == "" {
+		return []string{"apt-get install -y --no-install-recommends " + a.Package + "   # or: dnf install -y " + a.Package}
+	}
+	return []string{fmt.Sprintf("apt-get install -y --no-install-recommends %s=%s   # or: dnf install -y %s-%s", a.Package, a.Version, a.Package, a.Version)}
+}
+
+// Commands implements Act.
+func (a AddUser) Commands() []string {
+	return []string{fmt.Sprintf("useradd --system --user-group --no-create-home --home-dir %s --shell /usr/sbin/nologin %s", a.Home, a.Name)}
+}
+
+// Commands implements Act.
+func (a Note) Commands() []string { return []string{"logger -t etcdrill ..."} }
+
 // AsidePrefix begins the name of whatever was set aside.
 const AsidePrefix = ".removed-"
 
@@ -206,6 +270,14 @@ func Unmarshal(data []byte) (Act, error) {
 		return decode[Claim](e.Act)
 	case "release":
 		return decode[Release](e.Act)
+	case "put-program":
+		return decode[PutProgram](e.Act)
+	case "install-package":
+		return decode[InstallPackage](e.Act)
+	case "add-user":
+		return decode[AddUser](e.Act)
+	case "note":
+		return decode[Note](e.Act)
 	}
 	return nil, fmt.Errorf("read act: unknown kind %q", e.Kind)
 }
@@ -241,6 +313,14 @@ func kindOf(a Act) (string, bool) {
 		return "claim", true
 	case Release:
 		return "release", true
+	case PutProgram:
+		return "put-program", true
+	case InstallPackage:
+		return "install-package", true
+	case AddUser:
+		return "add-user", true
+	case Note:
+		return "note", true
 	}
 	return "", false
 }

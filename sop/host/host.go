@@ -66,6 +66,25 @@ type Question struct {
 	Users []string `json:",omitempty"` // users of which to say whether they exist
 	Etcd  string   `json:",omitempty"` // path of the etcd binary whose version to ask, usually /usr/bin/etcd
 	Dial  []string `json:",omitempty"` // "address:port" pairs to which to try a TCP connection from there
+	// Programs are paths of programs whose version to ask, as --version tells it.
+	Programs []string `json:",omitempty"`
+	// Globs are patterns of files to name, absolute, with * and ? alone.
+	Globs []string `json:",omitempty"`
+	// Addrs asks for the IP addresses of the host's interfaces.
+	Addrs bool `json:",omitempty"`
+	// HTTP are URLs to GET from the host itself. Certificates are not verified:
+	// it is the service's own word about itself, and decides nothing that a
+	// stranger could gain by.
+	HTTP []string `json:",omitempty"`
+	// TLS are handshakes to try from there with files that lie there.
+	TLS []Handshake `json:",omitempty"`
+}
+
+// A Handshake is a TLS connection with a client certificate, as a client on the
+// host would make it. Empty files are left out.
+type Handshake struct {
+	Address       string // "address:port"
+	CA, Cert, Key string // paths on the host
 }
 
 // Facts are what one look found on a host. Maps are keyed by what was asked.
@@ -80,12 +99,25 @@ type Facts struct {
 	Users  map[string]bool   `json:",omitempty"`
 	Dials  map[string]string `json:",omitempty"` // "" when it connected, else the error's text
 	Etcd   Binary            `json:",omitzero"`
+
+	Programs   map[string]Binary    `json:",omitempty"` // absent when it is not there
+	Globs      map[string][]string  `json:",omitempty"` // sorted; absent when nothing matches
+	Addrs      []string             `json:",omitempty"` // without prefix length, loopback left out, sorted
+	HTTP       map[string]Reply     `json:",omitempty"`
+	Handshakes []string             `json:",omitempty"` // one for each of TLS, in its order: "" when the server took the certificate, else the error's text
 }
 
-// A Binary is an installed etcd.
+// A Reply is the answer to a GET.
+type Reply struct {
+	Status  int    // 0 when there was none
+	Body    []byte // at most 64 KiB
+	Problem string // why there was none
+}
+
+// A Binary is an installed program, etcd first of all.
 type Binary struct {
 	Path    string
-	Version string // "3.7.3"; empty when there is none
+	Version string // the first word that looks like one: "3.7.3"; empty when there is none
 	Problem string // why Version is empty although the file is there
 }
 
