@@ -100,11 +100,11 @@ type Facts struct {
 	Dials  map[string]string `json:",omitempty"` // "" when it connected, else the error's text
 	Etcd   Binary            `json:",omitzero"`
 
-	Programs   map[string]Binary    `json:",omitempty"` // absent when it is not there
-	Globs      map[string][]string  `json:",omitempty"` // sorted; absent when nothing matches
-	Addrs      []string             `json:",omitempty"` // without prefix length, loopback left out, sorted
-	HTTP       map[string]Reply     `json:",omitempty"`
-	Handshakes []string             `json:",omitempty"` // one for each of TLS, in its order: "" when the server took the certificate, else the error's text
+	Programs   map[string]Binary   `json:",omitempty"` // absent when it is not there
+	Globs      map[string][]string `json:",omitempty"` // sorted; absent when nothing matches
+	Addrs      []string            `json:",omitempty"` // without prefix length, loopback left out, sorted
+	HTTP       map[string]Reply    `json:",omitempty"`
+	Handshakes []string            `json:",omitempty"` // one for each of TLS, in its order: "" when the server took the certificate, else the error's text
 }
 
 // A Reply is the answer to a GET.
