@@ -103,7 +103,11 @@ func CreateCluster(
 ) error {
 	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
 		token, err := config.NewToken(g.began, rand.Reader)
-		return sop.CreateCluster{Clean: clean, Safeguard: safeguard, Unreachable: slices.Contains(strings.Split(given(waive), ","), "unreachable"), Token: token, Stamp: sop.Stamp(g.began)}, err
+		p := sop.CreateCluster{Clean: clean, Safeguard: safeguard, Unreachable: slices.Contains(strings.Split(given(waive), ","), "unreachable"), Token: token, Stamp: sop.Stamp(g.began)}
+		if on(clean) { // a rebuild is an event, which a rerun has to know
+			p.Since = g.since(p.String())
+		}
+		return p, err
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
@@ -26,6 +27,9 @@ type CreateCluster struct {
 	Unreachable bool
 	Token       string // a fresh initial-cluster-token
 	Stamp       string // names what is set aside
+	// Since is when a run of this very command that was cut off began. The
+	// cluster that it made is the goal of Clean, and not to be cleared again.
+	Since time.Time
 }
 
 // String implements Procedure.
@@ -71,7 +75,7 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 		if t, begun := v.tokenCutOff(); begun && !v.anyExisting() {
 			token = t
 		}
-	case p.Clean != nil && *p.Clean && !v.cutOff() && v.ClusterID() != expectedCluster(v, p.Token):
+	case p.Clean != nil && *p.Clean && !v.cutOff() && !p.rebuilt(v):
 		rebuild = true
 	case v.asDescribed() && (p.Unreachable || len(v.reachableHosts()) == len(v.Wanted.Hosts)):
 		if !v.cutOff() {
@@ -93,6 +97,17 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 	}
 	plan.Stages = append(plan.Stages, p.build(v, token)...)
 	return plan.ifOpen(v), nil
+}
+
+// rebuilt reports whether the cluster that is there is the one that this very
+// command made: with this token, or in a run that was cut off.
+func (p CreateCluster) rebuilt(v View) bool {
+	if v.ClusterID() == expectedCluster(v, p.Token) {
+		return true
+	}
+	token, ok := v.tokenCutOff()
+	made, known := config.TokenTime(token)
+	return ok && known && !p.Since.IsZero() && !made.Before(p.Since.Truncate(time.Second)) && v.ClusterID() == expectedCluster(v, token)
 }
 
 // build are the stages from blank hosts to a cluster that is in use.

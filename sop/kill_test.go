@@ -155,6 +155,14 @@ func sweeps() []sweep {
 			return func() Procedure { return DestroyCluster{Stamp: stampNow()} }
 		}},
 		{name: "purge", hosts: 3, prepare: up, procedure: always(PurgeCluster{})},
+		{name: "create over 3", hosts: 3, prepare: up, procedure: func(g *ground) func() Procedure {
+			began := time.Now() // each run has a token of its own
+			return func() Procedure {
+				p := g.create()
+				p.Clean, p.Since = &yes, began
+				return p
+			}
+		}},
 		{name: "create again", hosts: 1, prepare: up, procedure: func(g *ground) func() Procedure {
 			p := g.create() // that it was built is an event, and the token its name
 			p.Clean = &yes

@@ -26,10 +26,17 @@ func NewToken(now time.Time, random io.Reader) (string, error) {
 // IsToken reports whether a token has the form that NewToken gives. Pigsty's
 // own are the cluster's name, which may well begin alike.
 func IsToken(token string) bool {
+	_, ok := TokenTime(token)
+	return ok
+}
+
+// TokenTime is the second in which NewToken made a token; false for a token of
+// another form.
+func TokenTime(token string) (time.Time, bool) {
 	stamp, random, ok := strings.Cut(strings.TrimPrefix(token, "etcd-"), "-")
 	if !ok || !strings.HasPrefix(token, "etcd-") || random == "" || strings.Trim(random, "0123456789abcdef") != "" {
-		return false
+		return time.Time{}, false
 	}
-	_, err := time.Parse("20060102T150405Z", stamp)
-	return err == nil
+	made, err := time.Parse("20060102T150405Z", stamp)
+	return made, err == nil
 }
