@@ -634,7 +634,8 @@ func open(ctx context.Context, o options) (*ground, error) {
 		// From out here the lab's addresses are production's.
 		connect = grpc.WithContextDialer(g.lab.DialContext(embedded.Admin))
 	}
-	g.site.Dial = dialer(g.site.PKI, name, password, connect)
+	g.site.Meter = sop.NewMeter(time.Now)
+	g.site.Dial = dialer(g.site.PKI, name, password, connect, grpc.WithChainUnaryInterceptor(g.site.Meter.Unary))
 	return g, nil
 }
 
@@ -717,7 +718,7 @@ func credentials(group *inventory.Group) (name, password string) {
 
 // dialer reaches members, each on its own. The identity is looked for at each
 // call until there is one, since createCluster makes the CA.
-func dialer(dir pki.Dir, name, password string, connect grpc.DialOption) sop.Dialer {
+func dialer(dir pki.Dir, name, password string, options ...grpc.DialOption) sop.Dialer {
 	var known *tls.Config
 	ask := make(chan struct{}, 1)
 	identity := func() (*tls.Config, error) {
@@ -737,14 +738,13 @@ func dialer(dir pki.Dir, name, password string, connect grpc.DialOption) sop.Dia
 		if err != nil {
 			return nil, err
 		}
-		settings := clientv3.Config{TLS: config, DialTimeout: 2 * time.Second, DialOptions: []grpc.DialOption{
-			connect,
+		settings := clientv3.Config{TLS: config, DialTimeout: 2 * time.Second, DialOptions: append(slices.Clone(options),
 			// A member that comes back is noticed soon; the standard is to look
 			// away for up to two minutes. One that starts listens some time
 			// before it answers.
 			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
 				Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}}),
-		}}
+		)}
 		c, err := sop.DialMember(settings, endpoint)
 		if err != nil || password == "" {
 			return c, err

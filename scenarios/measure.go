@@ -31,6 +31,20 @@ func union(windows []window) time.Duration {
 	return total
 }
 
+// covered is how much of a window lies in any of others.
+func covered(w window, others []window) time.Duration {
+	var within []window
+	for _, o := range others {
+		if o.from.Before(w.from) {
+			o.from = w.from
+		}
+		if o.to = earlier(o.to, w.to); o.length() > 0 {
+			within = append(within, o)
+		}
+	}
+	return union(within)
+}
+
 // A stepWindow is when a step was taken.
 type stepWindow struct {
 	title, host string
@@ -99,7 +113,16 @@ func spent(o Outcome) Spent {
 			all = append(all, window{r.Time.Add(-r.Took), r.Time})
 		}
 	}
-	s := Spent{Health: seconds(union(health)), Etcd: seconds(union(all) - union(health)), Watch: seconds(union(watch))}
+	// What the journal has no wait for: the answers of members that looks, locks
+	// and changes waited for.
+	var answers time.Duration
+	known, last := append(slices.Clone(all), watch...), o.Began
+	for _, r := range o.Journal {
+		w := window{last, r.Time}
+		answers += min(r.Called, w.length()-covered(w, known))
+		last = r.Time
+	}
+	s := Spent{Health: seconds(union(health)), Etcd: seconds(union(all) - union(health) + answers), Watch: seconds(union(watch))}
 	s.Own = max(seconds(total)-s.Etcd-s.Health-s.Watch, 0)
 	return s
 }

@@ -76,6 +76,7 @@ func (s *Site) onHost(ctx context.Context, name string, a host.Act, v View) erro
 	if err != nil {
 		return err
 	}
+	defer s.Meter.atHost()()
 	return h.Do(ctx, a)
 }
 

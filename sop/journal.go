@@ -45,6 +45,9 @@ type Record struct {
 	Act       string        `json:"act,omitempty"`
 	Took      time.Duration `json:"took_ns,omitempty"`
 	Etcd      bool          `json:"etcd,omitempty"` // the time was spent waiting for etcd
+	// Called is how much of the time since the record before went by while
+	// nothing but a member's answer was waited for.
+	Called time.Duration `json:"called_ns,omitempty"`
 }
 
 // A Journal takes down what a run is about to do and what came of it. The run

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"slices"
 	"strings"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -609,7 +610,7 @@ func (r *Runner) point(rec Record, state State) {
 
 func (r *Runner) record(rec Record) error {
 	r.seq++
-	rec.Time, rec.Run, rec.Seq = r.Site.Now(), r.Run, r.seq
+	rec.Time, rec.Run, rec.Seq, rec.Called = r.Site.Now(), r.Run, r.seq, r.Site.Meter.take()
 	return r.Journal.Append(rec)
 }
 

@@ -49,6 +49,7 @@ type Site struct {
 	Random    io.Reader
 	Deadlines Deadlines
 	Self      Holder // who runs
+	Meter     *Meter // of Dial's connections; nil where nobody wants to know
 
 	mu        sync.Mutex
 	conns     map[string]Etcd
@@ -456,7 +457,9 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	asked := s.Now()
+	done := s.Meter.atHost()
 	facts, err := h.Look(ctx, q)
+	done()
 	if err != nil {
 		hv.Problem = err.Error()
 		return hv
