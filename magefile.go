@@ -1293,9 +1293,13 @@ func judged(ctx context.Context, sum scenarios.Summary, err error) error {
 	return nil
 }
 
+// atOnce is how many tests of a package run at once. On labs they wait for etcd
+// most of the time, so more than there are processors.
+const atOnce = "-parallel=4"
+
 // Test runs the tests.
 func Test(ctx context.Context) error {
-	return tool(ctx, "go", "test", "-timeout=20m", "./...")
+	return tool(ctx, "go", "test", atOnce, "-timeout=20m", "./...")
 }
 
 // Lint runs gofmt, go vet and staticcheck.
@@ -1369,10 +1373,10 @@ func Check(ctx context.Context) error {
 	}
 	// Members under the race detector are too slow to be etcd, and with it sop
 	// samples what it else sweeps; so these two are run as they are.
-	if err := tool(ctx, "go", "test", "-race", "-timeout=30m", "./sop/...", "./lab/..."); err != nil {
+	if err := tool(ctx, "go", "test", "-race", atOnce, "-timeout=30m", "./sop/...", "./lab/..."); err != nil {
 		return err
 	}
-	if err := tool(ctx, "go", "test", "-timeout=30m", "./sop", "./scenarios"); err != nil {
+	if err := tool(ctx, "go", "test", atOnce, "-timeout=30m", "./sop", "./scenarios"); err != nil {
 		return err
 	}
 	return Rehearse(ctx, nil)
