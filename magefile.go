@@ -283,7 +283,7 @@ func Status(
 		return ended(err, false)
 	}
 	defer g.site.Close()
-	v, err := g.site.Observe(ctx, sop.Scope{AllHosts: true, Hash: true})
+	v, err := g.site.Observe(ctx, sop.Scope{AllHosts: true, Hash: true, Disks: true})
 	if err != nil {
 		return ended(err, false)
 	}

@@ -42,6 +42,9 @@ type Etcd interface {
 	Snapshot(ctx context.Context) (io.ReadCloser, error)
 	// Watchers is how many watches are open on this member, by its metrics.
 	Watchers(ctx context.Context) (int, error)
+	// Fsync is how long the slowest hundredth of its syncs of the log took at
+	// least, since it started, by its metrics; zero when it has made none.
+	Fsync(ctx context.Context) (time.Duration, error)
 	// KV and Lease serve the lock and the probes.
 	KV() clientv3.KV
 	Lease() clientv3.Lease
@@ -191,24 +194,82 @@ func (m *member) Compacted(ctx context.Context) (int64, error) {
 func (m *member) Snapshot(ctx context.Context) (io.ReadCloser, error) { return m.client.Snapshot(ctx) }
 
 func (m *member) Watchers(ctx context.Context) (int, error) {
-	const metric = "etcd_debugging_mvcc_watcher_total "
+	watchers := -1
+	err := m.metrics(ctx, "etcd_debugging_mvcc_watcher_total", func(_ string, value float64) { watchers = int(value) })
+	if err == nil && watchers < 0 {
+		err = errors.New("read metrics: the number of watchers is not among them")
+	}
+	return watchers, err
+}
+
+func (m *member) Fsync(ctx context.Context) (time.Duration, error) {
+	var h histogram
+	err := m.metrics(ctx, "etcd_disk_wal_fsync_duration_seconds_bucket", h.add)
+	return h.quantile(0.99), err
+}
+
+// metrics calls f for each sample of a metric with its labels and value.
+func (m *member) metrics(ctx context.Context, name string, f func(labels string, value float64)) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.endpoint+"/metrics", nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	r, err := m.web.Do(req)
 	if err != nil {
-		return 0, fmt.Errorf("read metrics: %w", err)
+		return fmt.Errorf("read metrics: %w", err)
 	}
 	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return fmt.Errorf("read metrics: %s", r.Status)
+	}
 	lines := bufio.NewScanner(r.Body)
 	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), metric); ok {
-			n, err := strconv.ParseFloat(value, 64)
-			return int(n), err
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		labels, value, _ := strings.Cut(rest, " ")
+		n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if err != nil {
+			return fmt.Errorf("read metrics: %s: %w", name, err)
+		}
+		f(labels, n)
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read metrics: %w", err)
+	}
+	return nil
+}
+
+// A histogram is Prometheus's: how many took at most so many seconds.
+type histogram struct {
+	bounds []float64 // seconds, ascending; the last is +Inf
+	counts []float64
+}
+
+func (h *histogram) add(labels string, count float64) {
+	le, _ := strings.CutPrefix(labels, `{le="`)
+	le, _, _ = strings.Cut(le, `"`)
+	if bound, err := strconv.ParseFloat(le, 64); err == nil {
+		h.bounds, h.counts = append(h.bounds, bound), append(h.counts, count)
+	}
+}
+
+// quantile gives the lower bound of the bucket that it lies in: at least so
+// much, and no alarm for what is only coarse.
+func (h histogram) quantile(q float64) time.Duration {
+	if len(h.counts) == 0 || h.counts[len(h.counts)-1] == 0 {
+		return 0
+	}
+	for i, n := range h.counts {
+		if n >= q*h.counts[len(h.counts)-1] {
+			if i == 0 {
+				return 0
+			}
+			return time.Duration(h.bounds[i-1] * float64(time.Second))
 		}
 	}
-	return 0, fmt.Errorf("read metrics: no %s", metric)
+	return 0
 }
 
 func (m *member) KV() clientv3.KV       { return m.client }

@@ -53,6 +53,7 @@ type cluster struct {
 	// Lies that single members tell, by ID.
 	lists  map[uint64][]Member
 	hashes map[uint64]uint32
+	fsync  map[uint64]time.Duration
 	says   map[uint64]func(*pb.StatusResponse)
 }
 
@@ -96,7 +97,7 @@ func (w *world) cluster(id uint64) *cluster {
 		c = &cluster{
 			w: w, id: id, members: map[uint64]*entry{}, removed: map[uint64]time.Time{}, procs: map[uint64]*proc{}, applied: map[uint64]uint64{},
 			head: 10, term: 1, revision: 1, keys: map[string]*mvccpb.KeyValue{}, leases: map[int64]*lease{}, alarms: map[uint64]string{}, dbSize: 20 << 10,
-			lists: map[uint64][]Member{}, hashes: map[uint64]uint32{}, says: map[uint64]func(*pb.StatusResponse){},
+			lists: map[uint64][]Member{}, hashes: map[uint64]uint32{}, fsync: map[uint64]time.Duration{}, says: map[uint64]func(*pb.StatusResponse){},
 		}
 		w.clusters[id] = c
 	}
@@ -733,6 +734,14 @@ func (e *fakeEtcd) Watchers(ctx context.Context) (n int, err error) {
 		return nil
 	})
 	return n, err
+}
+
+func (e *fakeEtcd) Fsync(ctx context.Context) (d time.Duration, err error) {
+	err = e.call(ctx, "fsync", local, func(c *cluster, p *proc, _ time.Time) error {
+		d = c.fsync[p.id]
+		return nil
+	})
+	return d, err
 }
 
 func (e *fakeEtcd) KV() clientv3.KV       { return clientv3.NewKVFromKVClient(fakeKV{e: e}, nil) }

@@ -102,7 +102,7 @@ func (r *Runner) look(ctx context.Context, p Procedure, forReal bool) (View, err
 // shows only between two.
 func (r *Runner) lookTwice(ctx context.Context, p Procedure, forReal bool) (View, error) {
 	_, lossy := p.(interface{ Lossy() })
-	v, err := r.Site.Observe(ctx, Scope{AllHosts: true, Reach: true, Hash: forReal, Write: forReal, Who: lossy, Subject: subjectOf(p)})
+	v, err := r.Site.Observe(ctx, Scope{AllHosts: true, Reach: true, Hash: forReal, Write: forReal, Who: lossy, Disks: forReal && subjectOf(p) != "", Subject: subjectOf(p)})
 	if err != nil || !v.Exists() {
 		return v, err
 	}
@@ -122,6 +122,7 @@ func (r *Runner) lookTwice(ctx context.Context, p Procedure, forReal bool) (View
 		if j := slices.IndexFunc(v.Looks, func(o Look) bool { return o.Endpoint == l.Endpoint }); j >= 0 {
 			v.Looks[j].Dependents = first.Looks[i].Dependents
 			v.Looks[j].Compacted, v.Looks[j].Hash, v.Looks[j].Hashed = l.Compacted, l.Hash, l.Hashed
+			v.Looks[j].Fsync = l.Fsync
 		}
 	}
 	return v, nil
@@ -163,7 +164,7 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 	if r.Expect != "" && r.Expect != plan.Digest(v) {
 		return res, fmt.Errorf("%w: %s was reviewed, %s is what would be done now", ErrPlanChanged, r.Expect, plan.Digest(v))
 	}
-	for _, w := range plan.Warnings {
+	for _, w := range append(slices.Clone(plan.Warnings), v.slowDisks()...) {
 		if err := record(Warned, w); err != nil {
 			return res, err
 		}
@@ -198,11 +199,15 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 		return res, r.refused(p, err)
 	}
 	// The goal is what a fresh plan says it is.
-	v, err = r.Site.Observe(ctx, Scope{AllHosts: true, Subject: subjectOf(p)})
+	copied := slices.ContainsFunc(plan.Steps(), func(s Step) bool { return changesMembership(s.Act) })
+	v, err = r.Site.Observe(ctx, Scope{AllHosts: true, Hash: copied, Subject: subjectOf(p)})
 	if err != nil {
 		return res, err
 	}
 	res.View = v
+	if err := sameHash().Holds(v); err != nil {
+		return res, fmt.Errorf("every step was done, and yet: %w", err)
+	}
 	rest, err := p.Plan(v)
 	if err != nil {
 		return res, fmt.Errorf("every step was done, and yet: %w", err)

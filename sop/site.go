@@ -75,6 +75,7 @@ type Scope struct {
 	Hash     bool   // ask every member for its hash at the last compacted revision
 	Reach    bool   // let hosts try each other's peer ports
 	Who      bool   // ask who depends on the cluster
+	Disks    bool   // ask the voters how slow their disks are
 	Write    bool   // try whether the inventory can be written
 	Ports    bool   // ask Host for its listeners too
 	Still    bool   // the members have not changed since the last look, so that only hosts are asked
@@ -539,7 +540,7 @@ func (s *Site) askMore(ctx context.Context, v *View, scope Scope) {
 	who, user := scope.Who, scope.AllHosts && s.User != ""
 	for i := range v.Looks {
 		l := &v.Looks[i]
-		if !l.Answers() || l.Learner || !scope.Hash && !who && !user {
+		if !l.Answers() || l.Learner || !scope.Hash && !who && !user && !scope.Disks {
 			continue
 		}
 		c, err := s.conn(ctx, l.Endpoint)
@@ -552,6 +553,9 @@ func (s *Site) askMore(ctx context.Context, v *View, scope Scope) {
 		}
 		if scope.Hash && l.DBSize <= hashable {
 			s.hash(ctx, c, l)
+		}
+		if scope.Disks {
+			l.Fsync, _ = c.Fsync(ctx) // told only where it is known
 		}
 		if who {
 			l.Dependents, who = s.Dependents(ctx, c), false

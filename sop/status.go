@@ -157,7 +157,22 @@ func (v View) findings() []string {
 	} else if n%2 == 0 {
 		all = append(all, fmt.Sprintf("%d voters bear no more failures than %d", n, n-1))
 	}
-	return append(all, v.asides()...)
+	return slices.Concat(all, v.slowDisks(), v.asides())
+}
+
+// slowSync is what etcd's own guide wants the log's syncs to stay below, in 99
+// of 100 (op-guide/hardware, "disks").
+const slowSync = 10 * time.Millisecond
+
+// slowDisks tells of voters whose log waits for their disks.
+func (v View) slowDisks() []string {
+	var all []string
+	for _, m := range v.LivingVoters() {
+		if l := v.LookOf(m.ID); l.Fsync > slowSync {
+			all = append(all, fmt.Sprintf("slow disk on %s: one sync of the log in a hundred takes more than %v; etcd wants less than %v", v.HostOf(m), l.Fsync, slowSync))
+		}
+	}
+	return all
 }
 
 // asides tells of data that was set aside: it takes space until it is deleted.

@@ -84,7 +84,8 @@ type Look struct {
 	Hash                uint32 // HashKV at Compacted
 	Hashed              bool
 	Took                time.Duration
-	Dependents          *Dependents // who depends on the cluster; nil when not asked
+	Fsync               time.Duration // what the slowest hundredth of its syncs of the log took at least; zero when not asked
+	Dependents          *Dependents   // who depends on the cluster; nil when not asked
 }
 
 // Dependents are those who would miss a cluster.
