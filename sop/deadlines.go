@@ -7,17 +7,18 @@ type Patience int
 
 // The rows of the table of deadlines.
 const (
-	Brief     Patience = iota // a change that is there as soon as it was made
-	Looking                   // one member or host, asked once
-	Calling                   // one membership call
-	Acting                    // one change on one host; mage leaves 5 s after Ctrl-C
-	Electing                  // a leader that every voter agrees on
-	Starting                  // a process that starts and answers
-	Settling                  // etcd's HealthInterval, after the last start or change
-	CatchUp                   // a learner that receives the whole database
-	Saving                    // a snapshot on its way to the admin host
-	Expiring                  // a lock whose holder is gone
-	patiences                 // how many there are
+	Brief      Patience = iota // a change that is there as soon as it was made
+	Looking                    // one member or host, asked once
+	Calling                    // one membership call
+	Acting                     // one change on one host; mage leaves 5 s after Ctrl-C
+	Electing                   // a leader that every voter agrees on
+	Starting                   // a process that starts and answers
+	Settling                   // etcd's HealthInterval, after the last start or change
+	CatchUp                    // a learner that receives the whole database
+	Installing                 // a package or a binary on its way to a host
+	Saving                     // a snapshot on its way to the admin host
+	Expiring                   // a lock whose holder is gone
+	patiences                  // how many there are
 )
 
 // Deadlines is the one table of deadlines.
@@ -27,16 +28,17 @@ type Deadlines [patiences]time.Duration
 // 5 s that mage leaves between Ctrl-C and the end.
 func StandardDeadlines() Deadlines {
 	return Deadlines{
-		Brief:    10 * time.Second,
-		Looking:  2 * time.Second,
-		Calling:  4 * time.Second,
-		Acting:   4 * time.Second,
-		Electing: 30 * time.Second,
-		Starting: 2 * time.Minute,
-		Settling: 30 * time.Second,
-		CatchUp:  30 * time.Minute,
-		Saving:   30 * time.Minute,
-		Expiring: 15 * time.Second,
+		Brief:      10 * time.Second,
+		Looking:    2 * time.Second,
+		Calling:    4 * time.Second,
+		Acting:     4 * time.Second,
+		Electing:   30 * time.Second,
+		Starting:   2 * time.Minute,
+		Settling:   30 * time.Second,
+		CatchUp:    30 * time.Minute,
+		Installing: 10 * time.Minute,
+		Saving:     30 * time.Minute,
+		Expiring:   15 * time.Second,
 	}
 }
 

@@ -394,12 +394,12 @@ func (r *Runner) steps(ctx context.Context, p Procedure, plan Plan, v View) (Vie
 const postponements = 3
 
 func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec Record, v View) (View, error) {
-	scope := Scope{Host: s.Host, Subject: plan.Subject, Still: leavesMembers(s.Act)}
+	scope := Scope{Host: s.Host, Subject: plan.Subject, Still: leavesMembers(s.Act), Ports: installs(s.Act)}
 	wide := scope
 	if changesMembership(s.Act) {
 		wide.AllHosts, wide.Reach = true, true // its safeguards ask about all hosts
 	}
-	wide.Ports = takesData(s.Act)
+	wide.Ports = wide.Ports || takesData(s.Act)
 	began := r.Site.Now()
 	for try := 0; ; try++ {
 		if err := ctx.Err(); err != nil {
@@ -521,7 +521,13 @@ func (r *Runner) act(ctx context.Context, s Step, rec Record, v View) (Outcome, 
 		stop()
 		own, stop = context.WithTimeout(ctx, r.Site.Deadlines[Saving]) // it changes nothing, so it may be cut off
 	}
+	hurry := context.AfterFunc(ctx, func() {
+		if sleep(own, r.Site.Deadlines[Acting]) == nil {
+			stop() // what is let to take its time is not once we are to stop
+		}
+	})
 	answer, err := r.Site.do(own, s.Act, v)
+	hurry()
 	stop()
 	r.acted = r.Site.Now()
 	r.point(rec, Sent)
@@ -539,6 +545,9 @@ func (r *Runner) act(ctx context.Context, s Step, rec Record, v View) (Outcome, 
 func (r *Runner) patienceOf(a Act) time.Duration {
 	if changesMembership(a) {
 		return r.Site.Deadlines[Calling]
+	}
+	if installs(a) {
+		return r.Site.Deadlines[Installing]
 	}
 	return r.Site.Deadlines[Acting]
 }
