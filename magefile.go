@@ -97,11 +97,13 @@ func CreateCluster(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
 		token, err := config.NewToken(g.began, rand.Reader)
 		return sop.CreateCluster{Clean: clean, Safeguard: safeguard, Unreachable: slices.Contains(strings.Split(given(waive), ","), "unreachable"), Token: token, Stamp: sop.Stamp(g.began)}, err
 	})
@@ -115,11 +117,13 @@ func DestroyCluster(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
 		return sop.DestroyCluster{Clean: clean, Safeguard: safeguard, Stamp: sop.Stamp(g.began)}, nil
 	})
 }
@@ -130,11 +134,13 @@ func PurgeCluster(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(*ground) (sop.Procedure, error) {
 		return sop.PurgeCluster{}, nil
 	})
 }
@@ -146,11 +152,13 @@ func PurgeHost(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(*ground) (sop.Procedure, error) {
 		return sop.PurgeHost{Host: host}, nil
 	})
 }
@@ -163,10 +171,12 @@ func ClientEnv(
 	plan *bool, // show the steps of -install and take none
 	rehearse *bool, // run -install on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 ) error {
-	o := options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect}
+	o := options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}
 	if on(install) || on(plan) || on(rehearse) {
 		if on(check) {
 			return mg.Fatal(2, "clientEnv: -check stands without -install, -plan and -rehearse")
@@ -184,11 +194,13 @@ func ReloadConfig(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
 		p := sop.ReloadConfig{Restart: on(restart), Soak: g.soak(soak)}
 		if only != nil {
 			p.Only = strings.Split(*only, ",")
@@ -205,11 +217,13 @@ func AddMember(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, edit: inventory}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(*ground) (sop.Procedure, error) {
 		return sop.AddMember{Host: host}, nil
 	})
 }
@@ -221,11 +235,13 @@ func RemoveMember(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, edit: inventory}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(g *ground) (sop.Procedure, error) {
 		return sop.RemoveMember{Host: host, Stamp: sop.Stamp(g.began)}, nil
 	})
 }
@@ -236,11 +252,13 @@ func Restart(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
 		p := sop.Restart{Soak: g.soak(soak)}
 		p.Since = g.since(p.String())
 		return p, nil
@@ -254,10 +272,12 @@ func Snapshot(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, noHosts: true}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, noHosts: true}, func(g *ground) (sop.Procedure, error) {
 		path, err := filepath.Abs(file)
 		if err != nil {
 			return nil, err
@@ -295,6 +315,7 @@ func Status(
 type options struct {
 	plan, rehearse, json         *bool
 	waive, expect, confirm, edit *string
+	reason, notAfter             *string
 	// noHosts is set where a procedure asks etcd and no host.
 	noHosts bool
 }
@@ -428,8 +449,15 @@ func (g *ground) run(ctx context.Context, p sop.Procedure, o options) error {
 	if err != nil {
 		return ended(err, false)
 	}
+	var notAfter time.Time
+	if text := given(o.notAfter); text != "" {
+		if notAfter, err = sop.ParseMoment(text, g.began); err != nil {
+			return mg.Fatal(2, err)
+		}
+	}
 	r := sop.Runner{
 		Site: g.site, Journal: sop.Tee(file, watched), Run: run, Waive: o.waived(), Expect: given(o.expect),
+		Reason: given(o.reason), NotAfter: notAfter,
 		Agree: func(c sop.Consent) error { return agreement.Ask(ctx, c) },
 		Poll:  50 * time.Millisecond, Point: point,
 	}
@@ -957,11 +985,11 @@ func prefix() string {
 }
 
 // lasting leaves out what holds for this one call: consent, the hash of a
-// reviewed plan, and -plan.
+// reviewed plan, the time after which nothing begins, and -plan.
 func lasting(args []string) []string {
 	return slices.DeleteFunc(slices.Clone(args), func(a string) bool {
 		name, _, _ := strings.Cut(strings.ToLower(a), "=")
-		return name == "-confirm" || name == "-expect" || name == "-plan"
+		return name == "-confirm" || name == "-expect" || name == "-notafter" || name == "-plan"
 	})
 }
 

@@ -334,6 +334,19 @@ func takesData(a Act) bool {
 	return false
 }
 
+// touches is the host that an act changes something on; empty for none.
+func touches(a Act) string {
+	switch a := a.(type) {
+	case Install:
+		return a.Host
+	case Refresh:
+		return a.Host
+	case On:
+		return a.Host
+	}
+	return ""
+}
+
 // installs reports whether an act brings programs or users to a host, so that
 // both have to be asked for anew.
 func installs(a Act) bool {

@@ -1,6 +1,9 @@
 package sop
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Patience names how long something may take. The zero Patience is Brief.
 type Patience int
@@ -52,3 +55,16 @@ const LockTTL = 10 * time.Second
 // Soak is the pause between the members of a rolling procedure in production:
 // Patroni's loop_wait.
 const Soak = 10 * time.Second
+
+// ParseMoment reads a moment of the near future: RFC 3339, or HH:MM of the day of
+// now, where now's zone is meant.
+func ParseMoment(text string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	t, err := time.Parse("15:04", text)
+	if err != nil {
+		return time.Time{}, errors.New("give a time as HH:MM, which is today, or as in 2006-01-02T15:04:05+02:00")
+	}
+	return time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), 0, 0, now.Location()), nil
+}

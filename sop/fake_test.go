@@ -166,6 +166,7 @@ type machine struct {
 	env     []string        // the unit's Environment=
 	deaf    map[string]bool // host:port pairs that it cannot dial
 	claim   host.Claim
+	notes   []string // in its journal
 
 	listeners map[int]string // of other programs
 
@@ -540,7 +541,9 @@ func (h *fakeHost) Do(ctx context.Context, a host.Act) error {
 	}
 	var err error
 	if !f.drop {
-		m.w.sent = append(m.w.sent, a.String()+" on "+m.name)
+		if _, note := a.(host.Note); !note { // it changes nothing
+			m.w.sent = append(m.w.sent, a.String()+" on "+m.name)
+		}
 		err = m.do(a)
 	}
 	m.w.mu.Unlock()
@@ -631,6 +634,9 @@ func (m *machine) do(a host.Act) error {
 		}
 		m.files[a.Path] = &node{content: content, owner: "root", group: "root", mode: 0o755}
 		m.version = strings.TrimSpace(string(content))
+		return nil
+	case host.Note:
+		m.notes = append(slices.Clip(m.notes), a.Line)
 		return nil
 	case host.AddUser:
 		m.users[a.Name] = true

@@ -91,7 +91,7 @@ func (t tree) glob(pattern string) []string {
 			}
 			for _, name := range t.list(dir) {
 				hidden := strings.HasPrefix(name, ".") && !strings.HasPrefix(part, ".")
-				if ok, _ := path.Match(literal.Replace(part), name); ok && !hidden {
+				if ok, _ := path.Match(literal(part), name); ok && !hidden {
 					next = append(next, path.Join(dir, name))
 				}
 			}
@@ -110,7 +110,9 @@ func (t tree) glob(pattern string) []string {
 }
 
 // literal escapes what means something to path.Match and nothing to a glob.
-var literal = strings.NewReplacer(`\`, `\\`, `[`, `\[`)
+func literal(part string) string {
+	return strings.NewReplacer(`\`, `\\`, `[`, `\[`).Replace(part)
+}
 
 // interfaceAddrs lists the addresses of the network namespace of the calling
 // thread, one a line and sorted, loopback and link-local ones left out.
