@@ -1319,11 +1319,17 @@ func judged(ctx context.Context, sum scenarios.Summary, err error) error {
 
 // Test runs the tests.
 func Test(ctx context.Context) error {
+	if err := needsGo("test"); err != nil {
+		return err
+	}
 	return tool(ctx, "go", "test", "-timeout=20m", "./...")
 }
 
 // Lint runs gofmt, go vet and staticcheck.
 func Lint(ctx context.Context) error {
+	if err := needsGo("lint"); err != nil {
+		return err
+	}
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
 		return mg.Fatalf(1, "go env GOROOT: %v", err)
@@ -1343,6 +1349,17 @@ func Lint(ctx context.Context) error {
 		}
 	}
 	return linter(ctx, ".ci/staticcheck")
+}
+
+// needsGo says which targets a compiled binary alone cannot do.
+func needsGo(target string) error {
+	if _, err := exec.LookPath("go"); err != nil {
+		return mg.Fatalf(1, "%s is for work on etcdrill itself: it needs Go, and its source (%v)", target, err)
+	}
+	if _, err := os.Stat("magefile.go"); err != nil {
+		return mg.Fatalf(1, "%s is for work on etcdrill itself: it needs Go, and its source; run it where magefile.go is", target)
+	}
+	return nil
 }
 
 // linter runs one of the linters, which are modules of their own.
