@@ -97,11 +97,13 @@ func CreateCluster(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
 		token, err := config.NewToken(g.began, rand.Reader)
 		p := sop.CreateCluster{Clean: clean, Safeguard: safeguard, Unreachable: slices.Contains(strings.Split(given(waive), ","), "unreachable"), Token: token, Stamp: sop.Stamp(g.began)}
 		if on(clean) { // a rebuild is an event, which a rerun has to know
@@ -119,11 +121,13 @@ func DestroyCluster(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
 		return sop.DestroyCluster{Clean: clean, Safeguard: safeguard, Stamp: sop.Stamp(g.began)}, nil
 	})
 }
@@ -134,11 +138,13 @@ func PurgeCluster(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(*ground) (sop.Procedure, error) {
 		return sop.PurgeCluster{}, nil
 	})
 }
@@ -150,11 +156,13 @@ func PurgeHost(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, confirm: confirm}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(*ground) (sop.Procedure, error) {
 		return sop.PurgeHost{Host: host}, nil
 	})
 }
@@ -167,10 +175,12 @@ func ClientEnv(
 	plan *bool, // show the steps of -install and take none
 	rehearse *bool, // run -install on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 ) error {
-	o := options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect}
+	o := options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}
 	if on(install) || on(plan) || on(rehearse) {
 		if on(check) {
 			return mg.Fatal(2, "clientEnv: -check stands without -install, -plan and -rehearse")
@@ -188,11 +198,13 @@ func ReloadConfig(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
 		p := sop.ReloadConfig{Restart: on(restart), Soak: g.soak(soak)}
 		if only != nil {
 			p.Only = strings.Split(*only, ",")
@@ -209,11 +221,13 @@ func AddMember(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, edit: inventory}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(*ground) (sop.Procedure, error) {
 		return sop.AddMember{Host: host}, nil
 	})
 }
@@ -225,11 +239,13 @@ func RemoveMember(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, edit: inventory}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(g *ground) (sop.Procedure, error) {
 		return sop.RemoveMember{Host: host, Stamp: sop.Stamp(g.began)}, nil
 	})
 }
@@ -240,11 +256,13 @@ func Restart(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
 		p := sop.Restart{Soak: g.soak(soak)}
 		p.Since = g.since(p.String())
 		return p, nil
@@ -258,10 +276,12 @@ func Snapshot(
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, json: json, expect: expect, noHosts: true}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, noHosts: true}, func(g *ground) (sop.Procedure, error) {
 		path, err := filepath.Abs(file)
 		if err != nil {
 			return nil, err
@@ -299,6 +319,7 @@ func Status(
 type options struct {
 	plan, rehearse, json         *bool
 	waive, expect, confirm, edit *string
+	reason, notAfter             *string
 	// noHosts is set where a procedure asks etcd and no host.
 	noHosts bool
 }
@@ -432,8 +453,15 @@ func (g *ground) run(ctx context.Context, p sop.Procedure, o options) error {
 	if err != nil {
 		return ended(err, false)
 	}
+	var notAfter time.Time
+	if text := given(o.notAfter); text != "" {
+		if notAfter, err = sop.ParseMoment(text, g.began); err != nil {
+			return mg.Fatal(2, err)
+		}
+	}
 	r := sop.Runner{
 		Site: g.site, Journal: sop.Tee(file, watched), Run: run, Waive: o.waived(), Expect: given(o.expect),
+		Reason: given(o.reason), NotAfter: notAfter,
 		Agree: func(c sop.Consent) error { return agreement.Ask(ctx, c) },
 		Poll:  50 * time.Millisecond, Point: point,
 	}
@@ -961,11 +989,11 @@ func prefix() string {
 }
 
 // lasting leaves out what holds for this one call: consent, the hash of a
-// reviewed plan, and -plan.
+// reviewed plan, the time after which nothing begins, and -plan.
 func lasting(args []string) []string {
 	return slices.DeleteFunc(slices.Clone(args), func(a string) bool {
 		name, _, _ := strings.Cut(strings.ToLower(a), "=")
-		return name == "-confirm" || name == "-expect" || name == "-plan"
+		return name == "-confirm" || name == "-expect" || name == "-notafter" || name == "-plan"
 	})
 }
 
@@ -1299,11 +1327,17 @@ const atOnce = "-parallel=4"
 
 // Test runs the tests.
 func Test(ctx context.Context) error {
+	if err := needsGo("test"); err != nil {
+		return err
+	}
 	return tool(ctx, "go", "test", atOnce, "-timeout=20m", "./...")
 }
 
 // Lint runs gofmt, go vet and staticcheck.
 func Lint(ctx context.Context) error {
+	if err := needsGo("lint"); err != nil {
+		return err
+	}
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
 		return mg.Fatalf(1, "go env GOROOT: %v", err)
@@ -1323,6 +1357,17 @@ func Lint(ctx context.Context) error {
 		}
 	}
 	return linter(ctx, ".ci/staticcheck")
+}
+
+// needsGo says which targets a compiled binary alone cannot do.
+func needsGo(target string) error {
+	if _, err := exec.LookPath("go"); err != nil {
+		return mg.Fatalf(1, "%s is for work on etcdrill itself: it needs Go, and its source (%v)", target, err)
+	}
+	if _, err := os.Stat("magefile.go"); err != nil {
+		return mg.Fatalf(1, "%s is for work on etcdrill itself: it needs Go, and its source; run it where magefile.go is", target)
+	}
+	return nil
 }
 
 // linter runs one of the linters, which are modules of their own.

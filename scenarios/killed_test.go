@@ -86,7 +86,7 @@ func victims() map[string]victim {
 			},
 		},
 		"removeMember of the leader": {
-			args: words("removeMember", h10, "-waive=spare"), loaded: true,
+			args: words("removeMember", h10, "-waive=spare", "-reason=test"), loaded: true,
 			prepare: func(t *testing.T, g *ground) {
 				formed(t, g)
 				if _, in := observe(t, g.Rig).At(h10); !in {

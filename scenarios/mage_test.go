@@ -2,6 +2,7 @@ package scenarios_test
 
 import (
 	"bufio"
+	"debug/elf"
 	"errors"
 	"os"
 	"os/exec"
@@ -15,14 +16,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// compileMage builds the binary that users have.
+// compileMage builds the binary that users have, as the README says: one that
+// needs nothing of the machine that it runs on.
 func compileMage(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "etcdrill")
 	build := exec.CommandContext(t.Context(), "go", "tool", "mage", "-compile", binary)
-	build.Dir = ".."
+	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
+	file, err := elf.Open(binary)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, file.Close()) }()
+	for _, p := range file.Progs {
+		require.NotEqual(t, elf.PT_INTERP, p.Type, "it wants a dynamic loader")
+	}
 	return binary
 }
 
@@ -52,6 +60,7 @@ func TestMage(t *testing.T) {
 		UpdateScripts: false,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("ETCDRILL", binary)
 			e.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+e.Getenv("PATH"))
 			// A script that failed leaves its lab.
 			e.Defer(func() {

@@ -170,7 +170,7 @@ func TestRowsThatMustFail(t *testing.T) {
 		require.Equal(t, Skipped, sum.Procedures[2].Verdict, "what comes after is not played")
 	})
 	t.Run("a refusal that touches", func(t *testing.T) {
-		red(t, Violation, "it touched what it was to leave alone", row{command: "removeMember 10.10.10.12 -waive=spare", untouched: true})
+		red(t, Violation, "it touched what it was to leave alone", row{command: "removeMember 10.10.10.12 -waive=spare -reason=test", untouched: true})
 	})
 	t.Run("an operator that could not be killed", func(t *testing.T) {
 		red(t, Unknown, "before it could be killed", row{command: "restart -plan=true", kill: &Kill{Title: "no such step", State: sop.Done}})

@@ -334,6 +334,33 @@ func takesData(a Act) bool {
 	return false
 }
 
+// touches is the host that an act changes something on; empty for none.
+func touches(a Act) string {
+	switch a := a.(type) {
+	case Install:
+		return a.Host
+	case Refresh:
+		return a.Host
+	case On:
+		return a.Host
+	}
+	return ""
+}
+
+// installs reports whether an act brings programs or users to a host, so that
+// both have to be asked for anew.
+func installs(a Act) bool {
+	on, ok := a.(On)
+	if !ok {
+		return false
+	}
+	switch on.Act.(type) {
+	case host.PutProgram, host.InstallPackage, host.AddUser:
+		return true
+	}
+	return false
+}
+
 // leavesMembers reports whether an act is about files alone, so that no member
 // has to be asked before it or after it.
 func leavesMembers(a Act) bool {
@@ -342,7 +369,7 @@ func leavesMembers(a Act) bool {
 		return true
 	case On:
 		switch act := a.Act.(type) {
-		case host.MakeDir, host.RemoveFile:
+		case host.MakeDir, host.RemoveFile, host.PutProgram, host.InstallPackage, host.AddUser:
 			return true
 		case host.Systemctl:
 			return act.Verb == host.DaemonReload || act.Verb == host.Enable || act.Verb == host.Unmask

@@ -45,16 +45,17 @@ func (p AddMember) Plan(v View) (Plan, error) {
 	h := p.Host
 	plan := Plan{
 		Needs: slices.Concat(clusterNeeds(h), []Safeguard{
-			inventoryWritable(), reachable(h), etcdUser(h), sameVersion(h), blankHost(h), quotaFits(h),
+			inventoryWritable(), reachable(h), installable(h), versionFits(h), blankHost(h), quotaFits(h),
 			roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
 		}, membersReachable(v, h)),
 		Subject: h,
 		GiveUp:  "removeMember " + h,
 		Stages: []Stage{
+			{"install etcd", installEtcd(v, h)},
 			{"announce as learner", []Step{
 				snapshotBefore(isListed(h), v),
 				{Title: "add as learner", Act: AddLearner{h}, Until: isListed(h),
-					Needs: changeNeeds(h, everyVoterAnswers(), blankHost(h), canPromote(h), settled())},
+					Needs: changeNeeds(h, everyVoterAnswers(), installed(h), sameVersion(h), etcdUser(h), blankHost(h), canPromote(h), settled())},
 			}},
 			{"write it into the inventory", []Step{
 				{Title: "add to the inventory", Act: EditInventory{Host: h}, Until: wanted(h)},

@@ -62,7 +62,7 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 		Needs:     []Safeguard{inventorySound(), mayAdminister(), allReachable(), oneID(), noForeignMembers(), clocksAgree(), caForCreate()},
 	}
 	for _, h := range v.reachableHosts() {
-		plan.Needs = append(plan.Needs, etcdUser(h.Name), hasBinary(h.Name), portsFree(h.Name), noProxy(h.Name))
+		plan.Needs = append(plan.Needs, installable(h.Name), portsFree(h.Name), noProxy(h.Name))
 	}
 	if n := len(v.Wanted.Hosts); n < 3 {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%d hosts: nothing may fail; production means three members or more", n))
@@ -120,13 +120,14 @@ func (p CreateCluster) build(v View, token string) []Stage {
 		return formedAsWanted(v)
 	}
 	certs := []Step{{Title: "make the CA", Act: MakeCA{}, Until: hasCA, Needs: []Safeguard{caForCreate()}}}
-	var files, start, finish []Step
+	var install, files, start, finish []Step
 	for _, spec := range v.reachableHosts() {
 		h := spec.Name
 		conf := Install{Host: h, File: Conf, State: "new", Token: token}
+		install = append(install, installEtcd(v, h)...)
 		files = append(files, prepare(v, h)...)
 		files = append(files, Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(formed, inPlace(conf))}, daemonReload(h), enable(h))
-		start = append(start, startUnit(h, isBlankOr(h, id)))
+		start = append(start, startUnit(h, installed(h), isBlankOr(h, id)))
 		existing := Refresh{Host: h, File: Conf}
 		finish = append(finish, Step{Title: "set initial-cluster-state to existing", Host: h, Act: existing, Until: All(formed, isFresh(existing))})
 	}
@@ -147,6 +148,7 @@ func (p CreateCluster) build(v View, token string) []Stage {
 	}
 	finish = append(finish, Step{Title: "remember the cluster's ID", Act: Remember{}, Until: remembers(id)})
 	return []Stage{
+		{"install etcd", install},
 		{"issue certificates", certs},
 		{"prepare the hosts", files},
 		{"start all members at once", start},
@@ -547,21 +549,6 @@ func portsFree(name string) Safeguard {
 				if by, taken := facts.Ports[port]; taken {
 					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use), and %s does not run", port, by, Unit), Needed: "free ports", Hint: "stop what listens there"}
 				}
-			}
-			return nil
-		}}
-}
-
-// hasBinary: etcd is installed.
-func hasBinary(name string) Safeguard {
-	return Safeguard{Name: "installed", Show: "etcd --version",
-		Holds: func(v View) error {
-			hv, ok := v.Host(name)
-			if !ok || !hv.Reachable() {
-				return nil // told by another safeguard, and waivable there
-			}
-			if b := hv.Facts.Etcd; b.Version == "" {
-				return &Refusal{Host: name, Found: fmt.Sprintf("no usable etcd at %s %s", config.BinaryPath, b.Problem), Needed: "an installed etcd"}
 			}
 			return nil
 		}}

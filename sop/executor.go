@@ -227,7 +227,7 @@ func (v View) content(a Install) ([]byte, error) {
 	case ServerKey:
 		return nil, nil
 	case UnitFile:
-		return config.Unit(config.UnitSpec{DataDir: v.Spec(a.Host).DataDir}), nil
+		return config.Unit(config.UnitSpec{DataDir: v.Spec(a.Host).DataDir, Binary: v.Wanted.Binary}), nil
 	case JoinDropIn:
 		return config.JoinDropIn(), nil
 	case EnvFile:

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -40,6 +41,8 @@ type world struct {
 	// sent lists what changed anything, in order.
 	sent []string
 
+	packaged string // version of etcd that a package brings, "" for none
+
 	transfer time.Duration // a learner's first copy of the database
 	lag      uint64        // entries that it is behind after that
 	lagTime  time.Duration // in which it makes up for them
@@ -53,7 +56,7 @@ type fault struct {
 }
 
 func newWorld(addresses ...string) *world {
-	w := &world{machines: map[string]*machine{}, clusters: map[uint64]*cluster{}, transfer: 300 * time.Millisecond}
+	w := &world{machines: map[string]*machine{}, clusters: map[uint64]*cluster{}, transfer: 300 * time.Millisecond, packaged: "3.7.3"}
 	for _, a := range addresses {
 		w.machine(a)
 	}
@@ -79,7 +82,7 @@ func (w *world) machine(address string) *machine {
 
 // clone copies a world. The lock is held.
 func (w *world) clone() *world {
-	c := &world{machines: map[string]*machine{}, clusters: map[uint64]*cluster{}, pids: w.pids, transfer: w.transfer, lag: w.lag, lagTime: w.lagTime}
+	c := &world{machines: map[string]*machine{}, clusters: map[uint64]*cluster{}, pids: w.pids, packaged: w.packaged, transfer: w.transfer, lag: w.lag, lagTime: w.lagTime}
 	for name, m := range w.machines {
 		n := *m
 		n.w, n.files, n.proc = c, maps.Clone(m.files), nil
@@ -163,6 +166,7 @@ type machine struct {
 	env     []string        // the unit's Environment=
 	deaf    map[string]bool // host:port pairs that it cannot dial
 	claim   host.Claim
+	notes   []string // in its journal
 
 	listeners map[int]string // of other programs
 
@@ -537,7 +541,9 @@ func (h *fakeHost) Do(ctx context.Context, a host.Act) error {
 	}
 	var err error
 	if !f.drop {
-		m.w.sent = append(m.w.sent, a.String()+" on "+m.name)
+		if _, note := a.(host.Note); !note { // it changes nothing
+			m.w.sent = append(m.w.sent, a.String()+" on "+m.name)
+		}
 		err = m.do(a)
 	}
 	m.w.mu.Unlock()
@@ -615,6 +621,26 @@ func (m *machine) do(a host.Act) error {
 		return nil
 	case host.Systemctl:
 		return m.systemctl(a)
+	case host.InstallPackage:
+		if m.w.packaged == "" {
+			return fmt.Errorf("E: Unable to locate package %s", a.Package)
+		}
+		m.version = m.w.packaged
+		return nil
+	case host.PutProgram:
+		content, err := os.ReadFile(a.From)
+		if sum := sha256.Sum256(content); err != nil || hex.EncodeToString(sum[:]) != a.SHA256 {
+			return fmt.Errorf("sha256 of %s is not %s: %w", a.From, a.SHA256, err)
+		}
+		m.files[a.Path] = &node{content: content, owner: "root", group: "root", mode: 0o755}
+		m.version = strings.TrimSpace(string(content))
+		return nil
+	case host.Note:
+		m.notes = append(slices.Clip(m.notes), a.Line)
+		return nil
+	case host.AddUser:
+		m.users[a.Name] = true
+		return nil
 	}
 	return fmt.Errorf("unknown act %T", a)
 }

@@ -112,6 +112,8 @@ func sweeps() []sweep {
 		{name: "create 3", hosts: 3, prepare: bare, procedure: func(g *ground) func() Procedure { return func() Procedure { return g.create() } }},
 		{name: "add to 1", hosts: 1, prepare: up, procedure: always(AddMember{Host: hosts[1]})},
 		{name: "add to 3", hosts: 3, prepare: up, procedure: always(AddMember{Host: hosts[3]})},
+		{name: "create 3 and install", hosts: 3, prepare: func(g *ground) { g.bare(hosts[:3]...) }, procedure: func(g *ground) func() Procedure { return func() Procedure { return g.create() } }},
+		{name: "add to 3 and install", hosts: 3, prepare: func(g *ground) { g.up(); g.bare(hosts[3]) }, procedure: always(AddMember{Host: hosts[3]})},
 		{name: "remove follower", hosts: 4, prepare: func(g *ground) { g.up(); g.lead(hosts[0]); time.Sleep(time.Second) }, procedure: remove(hosts[1])},
 		{name: "remove leader", hosts: 4, prepare: func(g *ground) { g.up(); g.lead(hosts[1]); time.Sleep(time.Second) }, procedure: remove(hosts[1])},
 		{name: "remove dead", hosts: 3, prepare: func(g *ground) { g.up(); g.w.machines[hosts[1]].powerOff(); time.Sleep(6 * time.Second) }, procedure: remove(hosts[1])},

@@ -170,6 +170,7 @@ var shows = map[string]string{
 	"known-reference": "status",
 	"no-member":       "etcdctl member list",
 	"no-member-yet":   "etcdctl member list",
+	"not-after":       "date",
 	"no-overwriting":  "ls -l FILE",
 	"quorum":          "etcdctl endpoint health --cluster",
 	"valid-host":      "etcdctl member list",

@@ -33,7 +33,8 @@ func (p RemoveMember) Subject() string { return p.Host }
 func (p RemoveMember) Refuses(v View) error {
 	_, listed := v.At(p.Host)
 	_, inFile := v.Wanted.Host(p.Host)
-	if listed || inFile || !v.Exists() || validHost(p.Host) != nil || p.removedBefore(v) {
+	_, begun := v.Admin.Added[p.Host] // an add that was given up before it announced anything
+	if listed || inFile || begun || !v.Exists() || validHost(p.Host) != nil || p.removedBefore(v) {
 		return nil
 	}
 	return refuse("known-host", p.Host, "look at the members with: status", "%s is in neither inventory nor member list", p.Host)

@@ -20,6 +20,11 @@ type Runner struct {
 	Run     string // names the run in journal and lock
 	// Waive names the safeguards to pass over.
 	Waive []string
+	// Reason is why, in the words of whoever runs it: a ticket, a sentence. It is
+	// kept in the journal and on the hosts; empty when none was given.
+	Reason string
+	// NotAfter is when the last change may begin; zero when there is no such time.
+	NotAfter time.Time
 	// Expect is the digest of the plan that was reviewed; empty when none was.
 	Expect string
 	// Agree asks for consent; nil agrees to nothing.
@@ -33,6 +38,8 @@ type Runner struct {
 	changed bool
 	points  int
 	acted   time.Time // when the last act returned
+	digest  string    // of the plan that is carried out
+	noted   map[string]bool
 }
 
 // A Point is a moment at which an operator may die: Recorded stands for
@@ -154,7 +161,7 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 		return res, r.refused(p, err)
 	}
 	res.Plan = plan
-	if err := record(Began, fmt.Sprintf("cluster %s, plan %s", ID(v.ClusterID()), plan.Digest(v))); err != nil {
+	if err := record(Began, fmt.Sprintf("cluster %s, plan %s", ID(v.ClusterID()), plan.Digest(v))+r.because()); err != nil {
 		return res, err
 	}
 	if plan.Empty() {
@@ -175,6 +182,9 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 	if err := r.firstNeeds(ctx, p, plan, &v); err != nil {
 		return res, r.refused(p, err)
 	}
+	if err := r.timely(); err != nil {
+		return res, r.refused(p, err)
+	}
 	if plan.Consent != nil {
 		if r.Agree == nil {
 			return res, r.refused(p, refuse("consent", "", "give the code that -plan shows: -confirm=CODE", "nobody was there to agree"))
@@ -192,6 +202,7 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 			return res, r.refused(p, err)
 		}
 	}
+	r.digest = plan.Digest(v)
 	if res.View, err = r.steps(ctx, p, plan, v); err != nil {
 		if now, perr := p.Plan(res.View); perr == nil {
 			res.Plan.GiveUp = now.GiveUp // what gives it up depends on how far it came
@@ -324,13 +335,13 @@ func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safe
 			continue
 		}
 		if waived(s, why, r.Waive) {
-			if err := r.record(Record{Procedure: p.String(), State: Warned, Host: name, Detail: "waived " + s.Name + ": " + why.Error()}); err != nil {
+			if err := r.record(Record{Procedure: p.String(), State: Warned, Host: name, Detail: "waived " + s.Name + ": " + why.Error() + r.because()}); err != nil {
 				return v, err
 			}
 			continue
 		}
 		if s.Passing != Brief && !certain(why) {
-			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, r.Site.Deadlines[s.Passing], Scope{Host: name, Subject: plan.Subject}, v)
+			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, r.untilThen(r.Site.Deadlines[s.Passing]), Scope{Host: name, Subject: plan.Subject}, v)
 			v = fresh
 			if round++; err == nil && round <= rounds {
 				i = -1 // the others are looked at again, in a View as fresh
@@ -338,6 +349,9 @@ func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safe
 			}
 			if ctx.Err() != nil {
 				return v, err
+			}
+			if late := r.timely(); late != nil {
+				return v, late
 			}
 			if again := s.Holds(v); again != nil {
 				why = again
@@ -400,12 +414,12 @@ func (r *Runner) steps(ctx context.Context, p Procedure, plan Plan, v View) (Vie
 const postponements = 3
 
 func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec Record, v View) (View, error) {
-	scope := Scope{Host: s.Host, Subject: plan.Subject, Still: leavesMembers(s.Act)}
+	scope := Scope{Host: s.Host, Subject: plan.Subject, Still: leavesMembers(s.Act), Ports: installs(s.Act)}
 	wide := scope
 	if changesMembership(s.Act) {
 		wide.AllHosts, wide.Reach = true, true // its safeguards ask about all hosts
 	}
-	wide.Ports = takesData(s.Act)
+	wide.Ports = wide.Ports || takesData(s.Act)
 	began := r.Site.Now()
 	for try := 0; ; try++ {
 		if err := ctx.Err(); err != nil {
@@ -431,8 +445,11 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 			if s.Nudge {
 				until = r.nudging(ctx, until)
 			}
-			v, err = r.wait(ctx, rec, until, r.Site.Deadlines[s.Patience]+s.Longer, scope, v)
+			v, err = r.wait(ctx, rec, until, r.untilThen(r.Site.Deadlines[s.Patience]+s.Longer), scope, v)
 			if err != nil {
+				if late := r.timely(); late != nil && ctx.Err() == nil {
+					return v, late
+				}
 				return v, err
 			}
 			return v, r.record(rec.with(Done, "", r.Site.Now().Sub(began)))
@@ -453,6 +470,12 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 			if v, err = r.guard(ctx, p, plan, s.Needs, v, s.Host); err != nil {
 				return v, err
 			}
+		}
+		if err := r.timely(); err != nil {
+			return v, err
+		}
+		if err := r.noteOn(ctx, p, s.Act, v); err != nil {
+			return v, err
 		}
 		outcome, err := r.act(ctx, s, rec, v)
 		switch {
@@ -527,7 +550,13 @@ func (r *Runner) act(ctx context.Context, s Step, rec Record, v View) (Outcome, 
 		stop()
 		own, stop = context.WithTimeout(ctx, r.Site.Deadlines[Saving]) // it changes nothing, so it may be cut off
 	}
+	hurry := context.AfterFunc(ctx, func() {
+		if sleep(own, r.Site.Deadlines[Acting]) == nil {
+			stop() // what is let to take its time is not once we are to stop
+		}
+	})
 	answer, err := r.Site.do(own, s.Act, v)
+	hurry()
 	stop()
 	r.acted = r.Site.Now()
 	r.point(rec, Sent)
@@ -545,6 +574,9 @@ func (r *Runner) act(ctx context.Context, s Step, rec Record, v View) (Outcome, 
 func (r *Runner) patienceOf(a Act) time.Duration {
 	if changesMembership(a) {
 		return r.Site.Deadlines[Calling]
+	}
+	if installs(a) {
+		return r.Site.Deadlines[Installing]
 	}
 	return r.Site.Deadlines[Acting]
 }

@@ -369,29 +369,6 @@ func minor(version string) string {
 	return parts[0] + "." + parts[1]
 }
 
-// sameVersion: the etcd on a newcomer is of the members' minor.
-func sameVersion(name string) Safeguard {
-	return Safeguard{Name: "newcomer-version", Show: "etcd --version",
-		Holds: func(v View) error {
-			facts, err := v.facts(name)
-			if err != nil {
-				return err
-			}
-			b := facts.Etcd
-			if b.Version == "" {
-				return &Refusal{Host: name, Found: fmt.Sprintf("no usable etcd at %s %s", config.BinaryPath, b.Problem), Needed: "an installed etcd",
-					Hint: "install the version that the members run"}
-			}
-			for _, l := range v.Looks {
-				if l.Answers() && minor(l.Version) != minor(b.Version) {
-					return &Refusal{Host: name, Found: fmt.Sprintf("it has etcd %s, the members run %s", b.Version, l.Version), Needed: "the members' minor version",
-						Hint: "install the version that the members run"}
-				}
-			}
-			return nil
-		}}
-}
-
 // sameHash: the members that hashed the same revision came to the same hash.
 // Only the last compacted revision is compared: it is cached, and any other
 // would stop writes for seconds.
@@ -711,21 +688,6 @@ func noProxy(name string) Safeguard {
 				if k := strings.ToUpper(key); k == "HTTP_PROXY" || k == "HTTPS_PROXY" || k == "ALL_PROXY" {
 					return &Refusal{Host: name, Found: "the unit sets " + key, Needed: "no proxy between members"}
 				}
-			}
-			return nil
-		}}
-}
-
-// etcdUser: the user that runs etcd is there.
-func etcdUser(name string) Safeguard {
-	return Safeguard{Name: "etcd-user", Show: "id etcd",
-		Holds: func(v View) error {
-			facts, err := v.facts(name)
-			if err != nil {
-				return err
-			}
-			if !facts.Users["etcd"] {
-				return &Refusal{Host: name, Found: "there is no user etcd", Needed: "the user that runs etcd", Hint: "install the etcd package"}
 			}
 			return nil
 		}}

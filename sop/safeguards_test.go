@@ -129,8 +129,11 @@ func TestRefusals(t *testing.T) {
 		{"a backend near its quota", 3, "", func(g *ground) { g.etcd().dbSize = 7 << 30 }, add, "quota-headroom", "bytes"},
 		{"two minors", 3, "", func(g *ground) { m(g, 1).version = "3.6.16" }, add, "versions", "3.6.16"},
 		{"a newcomer of another minor", 3, "", func(g *ground) { m(g, 3).version = "3.6.16" }, add, "newcomer-version", "3.6.16"},
-		{"a newcomer without etcd", 3, "", func(g *ground) { m(g, 3).version = "" }, add, "newcomer-version", "no usable etcd"},
-		{"a newcomer without the user", 3, "", func(g *ground) { delete(m(g, 3).users, "etcd") }, add, "etcd-user", "no user etcd"},
+		{"a newcomer that is to have another minor", 3, "        etcd_version: 3.6.16\n", nil, add, "newcomer-version", "etcd_version asks for 3.6.16, the members run 3.7.3"},
+		{"a newcomer without etcd, and no binary for it", 3, "        etcd_binary_from: none\n        etcd_binary_sha256: " + strings.Repeat("0", 64) + "\n",
+			func(g *ground) { m(g, 3).version = "" }, add, "installed", "no such file"},
+		{"a newcomer without etcd, and another binary", 3, "        etcd_binary_from: pigsty.yml\n        etcd_binary_sha256: " + strings.Repeat("0", 64) + "\n",
+			func(g *ground) { m(g, 3).version = "" }, add, "installed", "etcd_binary_sha256 is 0000"},
 		{"a newcomer with a small disk", 3, "", func(g *ground) {
 			g.etcd().dbSize = 3 << 30
 			m(g, 3).free = 4 << 30
@@ -171,7 +174,12 @@ func TestRefusals(t *testing.T) {
 			g.must(DestroyCluster{Stamp: stampNow()})
 			require.NoError(g.t, os.RemoveAll(g.dir+"/files"))
 		}, func(g *ground) Procedure { return g.create() }, "ca", "there is no CA"},
-		{"create without etcd", 1, "", func(g *ground) { g.must(PurgeCluster{}); m(g, 0).version = "" }, func(g *ground) Procedure { return g.create() }, "installed", "no usable etcd"},
+		{"create without etcd, from an archive", 1, "", func(g *ground) {
+			g.must(PurgeCluster{})
+			m(g, 0).version = ""
+			require.NoError(g.t, os.WriteFile(g.dir+"/etcd.tar.gz", []byte("\x1f\x8b and more"), 0o600))
+			g.write(inventoryText(1, "", "        etcd_binary_from: etcd.tar.gz\n        etcd_binary_sha256: "+strings.Repeat("0", 64)+"\n"))
+		}, func(g *ground) Procedure { return g.create() }, "installed", "is an archive"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

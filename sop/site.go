@@ -56,7 +56,8 @@ type Site struct {
 	hosts     map[string]host.Host
 	slow      map[string]time.Time // when endpoints last let a look wait in vain
 	lock      *lock
-	adminKept bool // the last View's Admin is still what the admin host keeps
+	binary    Program // what was read last of the binary to put on hosts
+	adminKept bool    // the last View's Admin is still what the admin host keeps
 	lastView  View
 	lags      map[uint64][]uint64
 	seen      []View // the looks of the last second, and one that is older
@@ -254,8 +255,8 @@ func (s *Site) readInventory(v *View, scope Scope) error {
 			v.Inventory.Faults = append(v.Inventory.Faults, f.String())
 		}
 	}
-	if g.Unit != Unit || g.Binary != config.BinaryPath {
-		v.Inventory.Faults = append(v.Inventory.Faults, fmt.Sprintf("etcd_systemd_unit %q and etcd_binary %q: this version knows only %s and %s", g.Unit, g.Binary, Unit, config.BinaryPath))
+	if g.Unit != Unit {
+		v.Inventory.Faults = append(v.Inventory.Faults, fmt.Sprintf("etcd_systemd_unit %q: this version knows only %s", g.Unit, Unit))
 	}
 	if scope.Write && v.Inventory.Edit == "edit" {
 		if err := inventory.CheckWritable(s.Inventory); err != nil {
@@ -352,6 +353,7 @@ func (s *Site) readAdmin(v *View, scope Scope, last AdminView) {
 		s.readIssued(a, v.MemberName(scope.Subject))
 	}
 	a.Snapshot = s.newestSnapshot()
+	a.Binary = s.localBinary(v.Wanted)
 	if a.Removed, a.Added = last.Removed, last.Added; a.Removed == nil {
 		a.Removed, a.Added = s.past() // what was before this run
 	}
@@ -436,7 +438,7 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	known, _ := s.lastView.Host(spec.Name)
 	s.mu.Unlock()
 	if scope.AllHosts || scope.Ports || known.Facts.Clock.IsZero() {
-		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{"etcd"}, config.BinaryPath
+		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{config.User}, v.Wanted.Binary
 	}
 	if spec.WALDir != "" {
 		q.Dirs = append(q.Dirs, spec.WALDir)

@@ -93,7 +93,7 @@ func prepare(v View, h string) []Step {
 	spec := v.Spec(h)
 	steps := []Step{
 		{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}},
-		makeDir(h, config.ConfDirectory()),
+		guarded(makeDir(h, config.ConfDirectory()), etcdUser(h)),
 		makeDir(h, config.DataDirectory(spec.DataDir)),
 	}
 	if spec.WALDir != "" {

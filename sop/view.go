@@ -145,6 +145,18 @@ type AdminView struct {
 	Debts []string
 	// User is set when there are credentials for a cluster with auth on.
 	User string
+	// Binary is the etcd to put on hosts; nil when the inventory names none.
+	Binary *Program
+}
+
+// A Program is an executable of the admin host.
+type Program struct {
+	Path    string // absolute
+	SHA256  string // hex
+	Problem string // why it cannot be read
+
+	size     int64
+	modified time.Time
 }
 
 // Saved is a snapshot that was verified.

@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"context"
 	"os/exec"
 	"path/filepath"
 
@@ -25,7 +24,7 @@ func (s *supervisor) settle(n *node) error {
 		Version:    s.charter.Version,
 		Mounts:     s.charter.Mounts,
 		Spawn:      func(cmd *exec.Cmd) error { return s.spawn(n, cmd) },
-		Dial:       func(ctx context.Context, address string) error { return n.dial(ctx, address) },
+		Dial:       n.dial,
 		Within:     n.within,
 	})
 	if err != nil {

@@ -173,21 +173,17 @@ func (n *node) socket(v6 bool) (int, error) {
 	return fd, err
 }
 
-// dial tries a TCP connection from inside the host.
-func (n *node) dial(ctx context.Context, address string) error {
+// dial opens a TCP connection from inside the host.
+func (n *node) dial(ctx context.Context, address string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return fmt.Errorf("address %q: %w", address, err)
+		return nil, fmt.Errorf("address %q: %w", address, err)
 	}
 	fd, err := n.socket(to.Addr().Is6())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	conn, err := connect(ctx, os.NewFile(uintptr(fd), "socket"), to)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
+	return connect(ctx, os.NewFile(uintptr(fd), "socket"), to)
 }
 
 // hardware gives the host's MAC address: locally administered, and the same in

@@ -184,6 +184,7 @@ func (t Target) take(args []string, targets []Target) ([]string, error) {
 		args = args[1:]
 	}
 	seen := map[string]bool{}
+	var taken []Flag
 	last := ""
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
 		f, err := t.flag(args[0])
@@ -194,7 +195,13 @@ func (t Target) take(args []string, targets []Target) ([]string, error) {
 			return nil, t.wrong("-%s stands there twice", f.Name)
 		}
 		seen[f.Name] = true
+		taken = append(taken, f)
 		last, args = args[0], args[1:]
+	}
+	for _, f := range taken {
+		if f.Beside != "" && !seen[f.Beside] {
+			return nil, t.wrong("-%s needs -%s=TEXT beside it: a ticket or a sentence, which is kept in the journals", f.Name, f.Beside)
+		}
 	}
 	if len(args) == 0 {
 		return nil, nil

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/etcdrill/etcdrill/sop"
 )
 
 // A Target is one thing that can be called, with what follows its name.
@@ -29,6 +31,8 @@ type Flag struct {
 	Type string // of the magefile's parameter: "string", "int", "bool" or "time.Duration"
 	// Check says what is wrong with a value; nil takes any that is not empty.
 	Check func(value string) error
+	// Beside names a flag that has to stand beside this one; empty for none.
+	Beside string
 }
 
 func boolean(name string) Flag {
@@ -138,6 +142,17 @@ func benchmark(name string) error {
 	return fmt.Errorf("%s is no benchmark; there are %s", name, strings.Join(all, ", "))
 }
 
+func beside(f Flag, other string) Flag {
+	f.Beside = other
+	return f
+}
+
+// moment takes what sop.ParseMoment reads.
+func moment(v string) error {
+	_, err := sop.ParseMoment(v, time.Time{})
+	return err
+}
+
 func anyElement(string) error { return nil }
 
 func digest(v string) error {
@@ -171,8 +186,8 @@ func Waivable() []string {
 // own before them.
 func procedure(name string, args []string, own ...Flag) Target {
 	return Target{Name: name, Args: args, Alone: true, Site: true, Flags: append(own,
-		boolean("plan"), boolean("rehearse"), each("waive", waivable), boolean("json"),
-		Flag{Name: "expect", Type: "string", Check: digest})}
+		boolean("plan"), boolean("rehearse"), beside(each("waive", waivable), "reason"), text("reason"), boolean("json"),
+		Flag{Name: "expect", Type: "string", Check: digest}, Flag{Name: "notAfter", Type: "string", Check: moment})}
 }
 
 func (t Target) with(more ...Flag) Target {

@@ -24,21 +24,24 @@ type Group struct {
 	// Values for the cluster as a whole. Where every host agrees on a value of
 	// its own, that one; else the group's. Clean holds if it holds for every
 	// host, Safeguard if it holds for any.
-	Clean        bool
-	Safeguard    bool
-	ClientPort   int
-	PeerPort     int
-	DataDir      string
-	WALDir       string // "" where the log is in the data directory
-	ElectionMs   int
-	HeartbeatMs  int
-	QuotaBytes   int64
-	RootPassword string // "" unless set in clear; never to be printed
-	Version      string // without a leading v; "" unless set
-	CertValidity time.Duration
-	Package      string
-	Binary       string // path on the hosts
-	Unit         string // systemd unit
+	Clean          bool
+	Safeguard      bool
+	ClientPort     int
+	PeerPort       int
+	DataDir        string
+	WALDir         string // "" where the log is in the data directory
+	ElectionMs     int
+	HeartbeatMs    int
+	QuotaBytes     int64
+	RootPassword   string // "" unless set in clear; never to be printed
+	Version        string // without a leading v; "" unless set
+	CertValidity   time.Duration
+	Package        string
+	PackageVersion string // as apt or dnf spells it; "" unless set
+	Binary         string // path on the hosts
+	BinaryFrom     string // path on the admin host; "" unless set
+	BinarySHA256   string // hex, lower case; "" unless set
+	Unit           string // systemd unit
 
 	InfraHosts []string // inventory names of the hosts of group infra
 	AdminHost  string   // admin_ip, "" unless set
@@ -104,6 +107,9 @@ func (v *Inventory) Group(name string) (*Group, error) {
 	g.QuotaBytes = agreed(hosts, own, func(x values) int64 { return x.positive("etcd_quota_backend_bytes", defaultQuota, 1<<62) })
 	g.Version = agreed(hosts, own, func(x values) string { return strings.TrimPrefix(x.text("etcd_version", ""), "v") })
 	g.Package = agreed(hosts, own, func(x values) string { return x.text("etcd_package", "etcd") })
+	g.PackageVersion = agreed(hosts, own, func(x values) string { return x.text("etcd_package_version", "") })
+	g.BinaryFrom = agreed(hosts, own, func(x values) string { return x.text("etcd_binary_from", "") })
+	g.BinarySHA256 = agreed(hosts, own, func(x values) string { return strings.ToLower(x.text("etcd_binary_sha256", "")) })
 	g.Binary = agreed(hosts, own, func(x values) string { return x.text("etcd_binary", "/usr/bin/etcd") })
 	g.Unit = agreed(hosts, own, func(x values) string { return x.text("etcd_systemd_unit", "etcd.service") })
 	g.CertValidity = agreed(hosts, own, func(x values) time.Duration {

@@ -165,6 +165,7 @@ func (l *linter) unknown(x variable) {
 
 var (
 	namePattern    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	sumPattern     = regexp.MustCompile(`^[0-9A-Fa-f]{64}$`)
 	versionPattern = regexp.MustCompile(`^v?[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)
 )
 
@@ -267,6 +268,14 @@ func (l *linter) value(x variable, k Variable) {
 	case anAddress:
 		if _, err := netip.ParseAddr(s.text); err != nil {
 			said(Warning, fmt.Sprintf("is %q, not an IP", s.text), "Pigsty requires the IP")
+		}
+	case aSum:
+		if !sumPattern.MatchString(s.text) {
+			said(Fault, "is no sha256", "write its 64 hexadecimal digits, as sha256sum tells them")
+		}
+	case anyFile:
+		if !path.IsAbs(s.text) || path.Clean(s.text) != s.text || strings.ContainsAny(s.text, "\x00\n\r") {
+			said(Fault, fmt.Sprintf("is %q, not a plain absolute path", s.text), "write it as in "+k.Default)
 		}
 	case anAccess:
 		if !slices.Contains([]string{"ssh", "smart", "ansible.builtin.ssh", "local"}, s.text) {
@@ -450,6 +459,7 @@ func (l *linter) values() {
 				fmt.Sprintf("give it etcd_election_timeout: %d", min(10*heartbeat, maxElection)))
 		}
 	}
+	l.binary(resolved)
 	l.ports(resolved)
 	for _, name := range []string{"etcd_cluster", "etcd_election_timeout", "etcd_heartbeat_interval", "etcd_quota_backend_bytes", "etcd_version", "etcd_root_password"} {
 		for _, h := range g.Hosts {
@@ -458,6 +468,25 @@ func (l *linter) values() {
 				l.add(x.key.Line, Warning, fmt.Sprintf("%s is set on host %s alone, and members should be alike", name, h.Name), "set it on the group")
 			}
 		}
+	}
+}
+
+// binary checks what is said of a binary that is put on the hosts.
+func (l *linter) binary(resolved map[string]values) {
+	for _, h := range append([]Host{{}}, l.group.Hosts...) {
+		x := resolved[h.Name]
+		from, sum := x.text("etcd_binary_from", ""), x.text("etcd_binary_sha256", "")
+		switch {
+		case from != "" && sum == "":
+			l.add(x["etcd_binary_from"].key.Line, Fault, "etcd_binary_from has no etcd_binary_sha256 beside it", "tell the sum: sha256sum "+from)
+		case from != "" && x.text("etcd_version", "") == "":
+			l.add(x["etcd_binary_from"].key.Line, Note, "etcd_binary_from without etcd_version is for hosts that have no etcd at all", "set etcd_version to have it replace another one")
+		case from == "" && sum != "":
+			l.add(x["etcd_binary_sha256"].key.Line, Warning, "etcd_binary_sha256 has no effect without etcd_binary_from", "name the file")
+		default:
+			continue
+		}
+		return // once is enough
 	}
 }
 

@@ -33,9 +33,11 @@ const (
 	aState    // new or existing
 	aSecret   // text that is never shown
 	aText
+	anyFile // an absolute path
 	anAddress
 	anAccess // ssh or local
 	aMethod  // sudo
+	aSum     // a sha256 in hex
 )
 
 // Defaults of the values that a Group holds.
@@ -65,8 +67,11 @@ var Variables = []Variable{
 	{"etcd_quota_backend_bytes", "8589934592", "group", "backend quota in bytes; etcdrill's own key", aSize},
 	{"etcd_version", "", "group", "etcd version that is wanted, as in 3.6.4; etcdrill's own key", aVersion},
 	{"etcd_root_password", "", "all", "password of etcd's user root where auth is on (Pigsty 4 and newer)", aSecret},
-	{"etcd_package", "etcd", "group", "package that brings etcd; etcdrill's own key", aText},
-	{"etcd_binary", "/usr/bin/etcd", "group", "path of the etcd binary; etcdrill's own key", aText},
+	{"etcd_package", "etcd", "group", "package that brings etcd to a host that has none, or not `etcd_version`; etcdrill's own key", aText},
+	{"etcd_package_version", "", "group", "version of that package as apt or dnf spells it, with * for the rest; else `etcd_version` and what follows it; etcdrill's own key", aText},
+	{"etcd_binary", "/usr/bin/etcd", "group", "path of the etcd binary on the hosts; etcdrill's own key", anyFile},
+	{"etcd_binary_from", "", "group", "etcd binary on the admin host, as seen from the inventory, that is put there instead of a package; etcdrill's own key", aText},
+	{"etcd_binary_sha256", "", "group", "sha256 of that binary; required with it; etcdrill's own key", aSum},
 	{"etcd_systemd_unit", "etcd.service", "group", "systemd unit that runs etcd; etcdrill's own key", aText},
 	{"etcd_init", "new", "group", "Pigsty's initial-cluster-state, new or existing; etcdrill decides by what it finds", aState},
 	{"etcd_learner", "false", "group", "Pigsty: join as learner; etcdrill always does", anotherBool},

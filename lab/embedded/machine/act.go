@@ -45,6 +45,14 @@ func (m *Machine) Do(ctx context.Context, a host.Act) error {
 		err = m.claim(a)
 	case host.Release:
 		err = m.release(a)
+	case host.PutProgram:
+		err = m.putProgram(a)
+	case host.InstallPackage:
+		err = m.installPackage(a)
+	case host.AddUser:
+		err = m.addUser(a)
+	case host.Note:
+		err = m.noteLine(a)
 	default:
 		return fmt.Errorf("act %T on %s: not one of the set", a, m.name)
 	}

@@ -12,11 +12,13 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -88,6 +90,9 @@ func (m *Machine) Look(ctx context.Context, q host.Question) (host.Facts, error)
 	}
 	if len(q.Dial) > 0 {
 		facts.Dials = m.dials(ctx, q.Dial)
+	}
+	if err := m.lookMore(ctx, q, &facts); err != nil {
+		return host.Facts{}, err
 	}
 	// A machine that lost its power while it was asked never answered.
 	if err := m.reach(ctx); err != nil {
@@ -237,20 +242,34 @@ func (m *Machine) binary(ctx context.Context, name string) host.Binary {
 		b.Version = p.version
 		return b
 	}
-	ctx, cancel := context.WithTimeout(ctx, askPatience)
-	defer cancel()
-	out, err := m.ask(ctx, m.command(roleExec, "/", name, "--version"))
-	for line := range strings.Lines(out) {
-		if v, ok := strings.CutPrefix(line, "etcd Version:"); ok {
-			b.Version = strings.TrimSpace(v)
-			return b
-		}
+	var out string
+	if p.role == roleExec {
+		ctx, cancel := context.WithTimeout(ctx, askPatience)
+		defer cancel()
+		out, err = m.ask(ctx, m.command(roleExec, "/", name, "--version"))
+	}
+	if b.Version = versionIn(out); b.Version != "" {
+		return b
 	}
 	b.Problem = "it does not tell its version"
 	if err != nil {
 		b.Problem += ": " + err.Error()
 	}
 	return b
+}
+
+// aVersion is a word such as 3.7.3, 17.5 or v2.8.0-rc.1.
+var aVersion = regexp.MustCompile(`^v?([0-9]+\.[0-9]+(?:\.[0-9]+)*(?:[-+~][0-9A-Za-z.~+-]+)?)$`)
+
+// versionIn gives the first word that looks like a version in what a program
+// said of itself; empty when there is none.
+func versionIn(out string) string {
+	for _, word := range strings.FieldsFunc(out, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("(),;:", r) }) {
+		if found := aVersion.FindStringSubmatch(word); found != nil {
+			return found[1]
+		}
+	}
+	return ""
 }
 
 // ask runs a short command on the host and gives what it wrote. The command
@@ -284,9 +303,12 @@ func (m *Machine) dials(ctx context.Context, addresses []string) map[string]stri
 	var wg sync.WaitGroup
 	for i, address := range addresses {
 		wg.Go(func() {
-			if err := m.config.Dial(ctx, address); err != nil {
+			conn, err := m.dial(ctx, address)
+			if err != nil {
 				results[i] = err.Error()
+				return
 			}
+			_ = conn.Close()
 		})
 	}
 	wg.Wait()

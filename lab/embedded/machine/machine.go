@@ -31,9 +31,9 @@ type Config struct {
 	// which is killed with it. Nil starts it where this process is, in a user
 	// namespace of its own when that is not root.
 	Spawn func(cmd *exec.Cmd) error
-	// Dial opens a TCP connection from inside the host's network namespace
-	// and closes it. Nil dials from where this process is.
-	Dial func(ctx context.Context, address string) error
+	// Dial opens a TCP connection from inside the host's network namespace.
+	// Nil dials from where this process is.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Within runs a function on a thread that is inside the host's network
 	// namespace. Nil has a process of its own look at what is there.
 	Within func(f func() error) error
@@ -258,13 +258,9 @@ func (m *Machine) PID(unit string) int {
 	return 0
 }
 
-func dialHere(ctx context.Context, address string) error {
+func dialHere(ctx context.Context, address string) (net.Conn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
+	return d.DialContext(ctx, "tcp", address)
 }
 
 // unreachable is what a machine without power answers.

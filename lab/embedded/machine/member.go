@@ -36,8 +36,12 @@ func MemberMain(args []string) {
 		die(2, fmt.Errorf("read task: %w", err))
 	}
 	switch t.Role {
-	case roleSockets:
-		table, err := listeningSockets()
+	case roleSockets, roleAddrs:
+		look := listeningSockets
+		if t.Role == roleAddrs {
+			look = interfaceAddrs
+		}
+		table, err := look()
 		if err != nil {
 			die(1, err)
 		}
@@ -159,7 +163,7 @@ func ready(socket string) error {
 
 func idle(t task) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
 	tell, brief, stubborn := true, false, false
 	for _, arg := range t.Args[1:] {
 		name, value, _ := strings.Cut(arg, "=")
@@ -186,8 +190,11 @@ func idle(t task) {
 	if brief {
 		os.Exit(0)
 	}
-	for range signals {
-		if !stubborn {
+	for sig := range signals {
+		switch {
+		case sig == syscall.SIGHUP:
+			fmt.Println(IdleReloaded)
+		case !stubborn:
 			fall(syscall.SIGTERM)
 		}
 	}

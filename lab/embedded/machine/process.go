@@ -21,7 +21,7 @@ import (
 // Program files in a root that this binary plays itself.
 const (
 	markerEtcd = "etcdrill embedded etcd " // a version follows
-	markerIdle = "etcdrill embedded idle"
+	markerIdle = "etcdrill embedded idle"  // a version may follow
 )
 
 // IdleProgram is the content of a program file that does nothing but tell the
@@ -29,8 +29,13 @@ const (
 // services that a lab host has for their unit's sake. It knows four options,
 // for services that misbehave: --status=N ends at once with that exit status,
 // --brief tells that it is ready and ends with 0, --unready never tells that it
-// is ready, --stubborn takes no notice of SIGTERM.
+// is ready, --stubborn takes no notice of SIGTERM. A version behind the last
+// word is what --version tells. Each SIGHUP is told in the unit's journal as
+// IdleReloaded.
 const IdleProgram = markerIdle + "\n"
+
+// IdleReloaded is what an IdleProgram says of a SIGHUP.
+const IdleReloaded = "reloaded"
 
 // A task is what this binary is to do when it is executed as MemberName. It
 // travels as JSON in argv[1].
@@ -50,6 +55,7 @@ const (
 	roleExec    = "exec"    // execute a real program in the root
 	roleListen  = "listen"  // listen on the port in Args
 	roleSockets = "sockets" // print the listening sockets of the network namespace
+	roleAddrs   = "addrs"   // print the addresses of the network namespace
 )
 
 // command makes the command for a task of a program in the root.
@@ -93,7 +99,7 @@ func spawnHere(cmd *exec.Cmd) error {
 // A program is what is at a path that can be executed.
 type program struct {
 	role    string
-	version string // of an embedded etcd
+	version string // of what this binary plays itself
 }
 
 func (m *Machine) program(name string) (program, error) {
@@ -113,8 +119,8 @@ func (m *Machine) program(name string) (program, error) {
 	if v, ok := strings.CutPrefix(first, markerEtcd); ok {
 		return program{role: roleEtcd, version: strings.TrimSpace(v)}, nil
 	}
-	if strings.HasPrefix(first, markerIdle) {
-		return program{role: roleIdle}, nil
+	if v, ok := strings.CutPrefix(first, markerIdle); ok {
+		return program{role: roleIdle, version: strings.TrimSpace(v)}, nil
 	}
 	return program{role: roleExec}, nil
 }
@@ -312,19 +318,7 @@ const listening = "listening\n"
 
 // listeners says which command listens on which port.
 func (m *Machine) listeners(ctx context.Context) (map[int]string, error) {
-	var table string
-	var err error
-	switch {
-	case m.shared:
-		table, err = listeningSockets()
-	case m.config.Within != nil:
-		err = m.config.Within(func() error {
-			table, err = listeningSockets()
-			return err
-		})
-	default:
-		table, err = m.ask(ctx, m.taskCommand(task{Role: roleSockets, Env: baseEnv()}))
-	}
+	table, err := m.networkSays(ctx, listeningSockets, roleSockets)
 	if err != nil {
 		return nil, fmt.Errorf("read listening sockets: %w", err)
 	}
@@ -347,6 +341,22 @@ func (m *Machine) listeners(ctx context.Context) (map[int]string, error) {
 		}
 	}
 	return holders, nil
+}
+
+// networkSays has the host's network namespace looked at: by this process, by a
+// thread that is in there, or by a process that does what role says.
+func (m *Machine) networkSays(ctx context.Context, look func() (string, error), role string) (text string, err error) {
+	switch {
+	case m.shared:
+		return look()
+	case m.config.Within != nil:
+		err = m.config.Within(func() error {
+			text, err = look()
+			return err
+		})
+		return text, err
+	}
+	return m.ask(ctx, m.taskCommand(task{Role: role, Env: baseEnv()}))
 }
 
 // sockets gives the command behind each socket that a process of this machine

@@ -34,7 +34,8 @@ type definition struct {
 
 	kind          string // Type=
 	exec          []string
-	ignoreFailure bool // ExecStart=-...
+	ignoreFailure bool     // ExecStart=-...
+	reload        []string // ExecReload=
 	env           []string
 	envFiles      []string
 	restart       string
@@ -176,6 +177,8 @@ func (d *definition) set(section, key, value string) error {
 		}
 		d.ignoreFailure = strings.Contains(value[:len(value)-len(prefix)], "-")
 		d.exec, err = words(prefix)
+	case "[Service]ExecReload":
+		d.reload, err = words(strings.TrimLeft(value, "-@:+!|"))
 	case "[Service]Environment":
 		if value == "" {
 			d.env = nil

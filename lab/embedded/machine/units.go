@@ -179,6 +179,8 @@ func (m *Machine) request(a host.Systemctl) (*job, error) {
 			u.active, u.sub = "inactive", "dead"
 		}
 		return nil, nil
+	case host.Reload:
+		return m.hup(a.Unit)
 	case host.Enable, host.Disable, host.Mask, host.Unmask:
 		err := m.unitFile(a.Verb, a.Unit)
 		if err == nil {
