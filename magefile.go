@@ -1120,7 +1120,7 @@ func labUp(ctx context.Context, file, more, name string) (embedded.Info, error) 
 	for _, h := range g.Hosts {
 		hosts = append(hosts, h.Name)
 	}
-	hosts = append(append(hosts, g.InfraHosts...), extra...)
+	hosts = append(append(hosts, g.Clients()...), extra...)
 	slices.Sort(hosts)
 	root, err := labRoot()
 	if err != nil {

@@ -77,7 +77,7 @@ func labHosts(spec RigSpec) ([]string, error) {
 	for _, h := range g.Hosts {
 		hosts = append(hosts, h.Name)
 	}
-	for _, h := range slices.Concat(g.InfraHosts, spec.Spares) {
+	for _, h := range slices.Concat(g.Clients(), spec.Spares) {
 		if !slices.Contains(hosts, h) {
 			hosts = append(hosts, h)
 		}

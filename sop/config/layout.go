@@ -27,6 +27,14 @@ const (
 
 	PatroniPath    = "/etc/patroni/patroni.yml"
 	VIPManagerPath = "/etc/default/vip-manager.yml"
+	PatroniUnit    = "patroni.service"
+	VIPManagerUnit = "vip-manager.service"
+	VIPManagerBin  = "/usr/bin/vip-manager"
+	EtcdctlPath    = "/usr/bin/etcdctl"
+
+	// patronictl's own file on infra hosts: until Pigsty 3.7, and from 4 on.
+	PatronictlPath      = "/etc/pigsty/patronictl.yml"
+	PatronictlInfraPath = "/infra/conf/patronictl.yml"
 )
 
 // An OwnedFile is a file or directory with the owner and mode it is given when

@@ -62,3 +62,39 @@ func EditPatroni(content []byte, endpoints []string) ([]byte, error) {
 	}
 	return edited, nil
 }
+
+// A Patroni is what a Patroni file says that can be held against what Patroni
+// says of itself, and how it reaches etcd. Strings are empty where the file
+// does not say; it may be said in Patroni's environment then.
+type Patroni struct {
+	Scope, Name     string
+	RESTConnect     string // host:port that others are told for the REST API
+	PostgresConnect string // host:port that others are told for PostgreSQL
+	Plain           bool   // etcd is spoken to without TLS: etcd3.protocol is not https
+	CA, Cert, Key   string // files for etcd
+}
+
+// ParsePatroni reads what a Patroni file says, whether or not it names etcd.
+func ParsePatroni(content []byte) (Patroni, error) {
+	d, err := parseDocument(content)
+	if err != nil {
+		return Patroni{}, fmt.Errorf("read Patroni's file: %w", err)
+	}
+	var p Patroni
+	var protocol string
+	for _, f := range []struct {
+		to   *string
+		path []string
+	}{
+		{&p.Scope, []string{"scope"}}, {&p.Name, []string{"name"}},
+		{&p.RESTConnect, []string{"restapi", "connect_address"}}, {&p.PostgresConnect, []string{"postgresql", "connect_address"}},
+		{&protocol, []string{"etcd3", "protocol"}},
+		{&p.CA, []string{"etcd3", "cacert"}}, {&p.Cert, []string{"etcd3", "cert"}}, {&p.Key, []string{"etcd3", "key"}},
+	} {
+		if *f.to, err = d.text(f.path...); err != nil {
+			return Patroni{}, fmt.Errorf("read Patroni's file: %w", err)
+		}
+	}
+	p.Plain = protocol != "https" && p.CA == ""
+	return p, nil
+}

@@ -45,6 +45,9 @@ type Group struct {
 
 	InfraHosts []string // inventory names of the hosts of group infra
 	AdminHost  string   // admin_ip, "" unless set
+
+	Postgres   []Postgres // hosts of PostgreSQL clusters, of any etcd
+	TargetDirs []string   // where infra hosts may keep etcd's monitoring targets
 }
 
 // A Host is one machine of the inventory with its values resolved.
@@ -126,6 +129,7 @@ func (v *Inventory) Group(name string) (*Group, error) {
 			}
 		}
 	}
+	g.Postgres, g.TargetDirs = v.postgres(), targetDirs(own)
 	return g, nil
 }
 
