@@ -60,7 +60,7 @@ func borders() []border {
 		{"sop", []string{"testing"}, nil,
 			"what runs on production carries no test code", true},
 		{"sop/inventory", []string{module + "/sop"}, nil, "the inventory is a noun: labs use it, and it knows no procedure", false},
-		{"sop/host", []string{module + "/sop"}, nil, "a host is a noun: labs implement it, and it knows no procedure", false},
+		{"sop/host", []string{module + "/sop"}, []string{module + "/sop/host", module + "/sop/inventory"}, "a host is a noun: labs implement it, and it knows no procedure", false},
 		{"sop/config", []string{module + "/sop"}, []string{module + "/sop/inventory"}, "files are nouns: labs use them, and they know no procedure", false},
 		{"sop/pki", []string{module + "/sop"}, nil, "certificates are nouns: labs use them, and they know no procedure", false},
 		{"lab", []string{module + "/sop"}, []string{module + "/sop/host", module + "/sop/inventory", module + "/sop/config", module + "/sop/pki"},
@@ -314,6 +314,10 @@ func TestNoPackageVariables(t *testing.T) {
 		"sop shows":               "a table: the commands that show what a plan refuses for",
 		"sop/config keyOrder":     "a table: the order of keys in etcd.conf",
 		"sop/inventory Variables": "a table: every variable that is known",
+
+		"sop/host/ssh preludeScript": "a script, which embed can only put into a variable",
+		"sop/host/ssh lookScript":    "a script, which embed can only put into a variable",
+		"sop/host/ssh actScript":     "a script, which embed can only put into a variable",
 	}
 	v := violations{}
 	for _, f := range sources(t) {

@@ -22,6 +22,15 @@ type Host interface {
 	Do(ctx context.Context, a Act) error
 }
 
+// A Connector is a Host that has to be connected to. Look and Do do it by
+// themselves, in the time that they are given; who calls Connect before them
+// gives it time of its own, once.
+type Connector interface {
+	// Connect ends when it is connected, when it cannot be, or with ctx. Which of
+	// them it was is for Look to say.
+	Connect(ctx context.Context)
+}
+
 var (
 	// ErrUnreachable says that a host could not be asked, so that nothing is
 	// known of it and nothing was changed on it.
@@ -39,9 +48,12 @@ type Failure struct {
 	Act    string // what was asked, as Act.String gives it
 	Output string
 	Err    error // nil when Output says it all
+	// Command is what to type on the admin host to see it for oneself; empty where
+	// there is no such thing.
+	Command string `json:",omitempty"`
 }
 
-// Error gives the act, the host and the last words of the output.
+// Error gives the act, the host, the output and the command.
 func (f *Failure) Error() string {
 	msg := f.Output
 	if f.Err != nil {
@@ -49,6 +61,9 @@ func (f *Failure) Error() string {
 			msg += ": "
 		}
 		msg += f.Err.Error()
+	}
+	if f.Command != "" {
+		msg += "; by hand: " + f.Command
 	}
 	return fmt.Sprintf("%s on %s: %s", f.Act, f.Host, msg)
 }

@@ -1,0 +1,690 @@
+package ssh
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/etcdrill/etcdrill/sop/host"
+)
+
+// question writes the script that finds everything out in one go. What waits for
+// others (programs, connections) runs side by side with what reads files.
+func question(q host.Question) (string, error) {
+	var calls, waits []string
+	var errs []error
+	call := func(to *[]string, words ...string) {
+		for _, w := range words {
+			if strings.ContainsRune(w, 0) {
+				errs = append(errs, fmt.Errorf("%q: a NUL is in it", w))
+			}
+		}
+		*to = append(*to, quoteAll(words...))
+	}
+	each := func(to *[]string, name string, values []string) {
+		for i, v := range values {
+			call(to, name, strconv.Itoa(i), v)
+		}
+	}
+	if len(q.Units) > 0 {
+		call(&calls, append([]string{"units"}, q.Units...)...)
+	}
+	each(&calls, "file", q.Files)
+	each(&calls, "sum", q.Sums)
+	each(&calls, "dir", q.Dirs)
+	if len(q.Dirs) > 0 {
+		call(&calls, "mounts")
+	}
+	each(&calls, "user", q.Users)
+	if len(q.Ports) > 0 {
+		words := []string{"listeners"}
+		for _, p := range q.Ports {
+			words = append(words, fmt.Sprintf(":%04X", p))
+		}
+		call(&calls, words...)
+	}
+	for i, g := range q.Globs {
+		if !path.IsAbs(g) {
+			continue // it matches nothing
+		}
+		call(&calls, "glob", strconv.Itoa(i))
+		calls[len(calls)-1] += " " + globbed(g)
+	}
+	if q.Addrs {
+		call(&calls, "addrs")
+	}
+	if q.Etcd != "" {
+		call(&waits, "program", "0", q.Etcd)
+	}
+	for i, p := range q.Programs {
+		call(&waits, "program", strconv.Itoa(i+1), p)
+	}
+	for i, d := range q.Dial {
+		name, port, err := net.SplitHostPort(d)
+		if err != nil {
+			continue // answer says so
+		}
+		call(&waits, "dial", strconv.Itoa(i), name, port)
+	}
+	for i, u := range q.HTTP {
+		if strings.HasPrefix(u, "http://") || strings.HasPrefix(u, "https://") {
+			call(&waits, "http", strconv.Itoa(i), u)
+		}
+	}
+	for i, h := range q.TLS {
+		name, port, err := net.SplitHostPort(h.Address)
+		if err != nil {
+			continue
+		}
+		kind := "hostname"
+		if _, err := netip.ParseAddr(name); err == nil {
+			kind = "ip"
+		}
+		call(&waits, "shake", strconv.Itoa(i), name, port, kind, h.CA, h.Cert, h.Key)
+	}
+	calls = append(calls, "boot") // last, so that the clock is as of the answer
+	script := "exec </dev/null\n" + preludeScript + lookScript
+	if len(waits) == 0 {
+		return script + strings.Join(calls, "\n"), errors.Join(errs...)
+	}
+	return script + "{\n" + strings.Join(waits, " &\n") + " &\nwait\n} | {\n" + strings.Join(calls, "\n") + "\ncat\n}", errors.Join(errs...)
+}
+
+// globbed quotes a pattern but for * and ?.
+func globbed(pattern string) string {
+	var b strings.Builder
+	rest := pattern
+	for rest != "" {
+		i := strings.IndexAny(rest, "*?")
+		if i < 0 {
+			i = len(rest)
+		}
+		if i > 0 {
+			b.WriteString(Quote(rest[:i]))
+		}
+		if i < len(rest) {
+			b.WriteByte(rest[i])
+			i++
+		}
+		rest = rest[i:]
+	}
+	return b.String()
+}
+
+// answer reads what the script of question found.
+func answer(q host.Question, out []byte) (host.Facts, error) {
+	a := reading{q: q, facts: host.Facts{}, parts: map[int]string{}}
+	a.prepare()
+	for _, l := range lines(out) {
+		if err := a.line(string(l)); err != nil {
+			return host.Facts{}, fmt.Errorf("answer %.80q: %w", l, err)
+		}
+	}
+	return a.facts, a.finish()
+}
+
+// A reading is an answer that is being read.
+type reading struct {
+	q     host.Question
+	facts host.Facts
+
+	up      time.Duration // since the kernel began
+	began   []uint64      // of each unit's process, microseconds since then
+	mounts  []string
+	reals   map[string]string // of directories
+	inodes  map[string]int    // of listening sockets, to their ports
+	parts   map[int]string    // of HTTP replies, in base64
+	clocked bool
+}
+
+func (a *reading) prepare() {
+	q, f := a.q, &a.facts
+	a.reals, a.inodes = map[string]string{}, map[string]int{}
+	if len(q.Files) > 0 {
+		f.Files = map[string]host.File{}
+		for _, name := range q.Files {
+			f.Files[name] = host.File{}
+		}
+	}
+	if len(q.Sums) > 0 {
+		f.Sums = map[string]string{}
+	}
+	if len(q.Dirs) > 0 {
+		f.Dirs = map[string]host.Dir{}
+		for _, name := range q.Dirs {
+			f.Dirs[name] = host.Dir{}
+		}
+	}
+	if len(q.Users) > 0 {
+		f.Users = map[string]bool{}
+		for _, name := range q.Users {
+			f.Users[name] = false
+		}
+	}
+	if len(q.Ports) > 0 {
+		f.Ports = map[int]string{}
+	}
+	if len(q.Dial) > 0 {
+		f.Dials = map[string]string{}
+		for _, d := range q.Dial {
+			f.Dials[d] = "it was not tried"
+			if _, _, err := net.SplitHostPort(d); err != nil {
+				f.Dials[d] = err.Error()
+			}
+		}
+	}
+	if q.Etcd != "" {
+		f.Etcd.Path = q.Etcd
+	}
+	if len(q.Programs) > 0 {
+		f.Programs = map[string]host.Binary{}
+	}
+	if len(q.Globs) > 0 {
+		f.Globs = map[string][]string{}
+	}
+	if len(q.HTTP) > 0 {
+		f.HTTP = map[string]host.Reply{}
+		for _, u := range q.HTTP {
+			f.HTTP[u] = host.Reply{Problem: "no URL of http or https"}
+		}
+	}
+	if len(q.TLS) > 0 {
+		f.Handshakes = make([]string, len(q.TLS))
+		for i, h := range q.TLS {
+			if _, _, err := net.SplitHostPort(h.Address); err != nil {
+				f.Handshakes[i] = err.Error()
+			} else {
+				f.Handshakes[i] = "it was not tried"
+			}
+		}
+	}
+}
+
+// asked gives what a line is about.
+func asked[T any](all []T, i int) (T, error) {
+	if i < 0 || i >= len(all) {
+		var none T
+		return none, fmt.Errorf("number %d was not asked", i)
+	}
+	return all[i], nil
+}
+
+func (a *reading) line(l string) error {
+	if l == "" {
+		return nil
+	}
+	kind, rest, _ := strings.Cut(l, " ")
+	number, rest, _ := strings.Cut(rest, " ")
+	word, value, _ := strings.Cut(rest, " ")
+	i, err := strconv.Atoi(number)
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case "units":
+		return a.units(word, value)
+	case "file":
+		return a.file(i, word, value)
+	case "sum":
+		name, err := asked(a.q.Sums, i)
+		if err == nil {
+			a.facts.Sums[name] = value
+		}
+		return err
+	case "dir":
+		return a.dir(i, word, value)
+	case "mounts":
+		text, err := decode(value)
+		for _, m := range strings.Fields(string(text)) {
+			a.mounts = append(a.mounts, unescaped(m))
+		}
+		return err
+	case "user":
+		name, err := asked(a.q.Users, i)
+		if err == nil {
+			a.facts.Users[name] = true
+		}
+		return err
+	case "port":
+		port, err := strconv.ParseUint(word, 16, 16)
+		if err != nil {
+			return err
+		}
+		a.inodes[value] = int(port)
+		if _, known := a.facts.Ports[int(port)]; !known {
+			a.facts.Ports[int(port)] = unnamed
+		}
+		return nil
+	case "holder":
+		if port, ok := a.inodes[word]; ok && value != "" {
+			a.facts.Ports[port] = value
+		}
+		return nil
+	case "glob":
+		pattern, err := asked(a.q.Globs, i)
+		if err != nil {
+			return err
+		}
+		text, err := decode(value)
+		if names := split0(text); len(names) > 0 {
+			slices.Sort(names)
+			a.facts.Globs[pattern] = names
+		}
+		return err
+	case "addr":
+		text, _, _ := strings.Cut(word+value, "/")
+		text = strings.TrimPrefix(text, "is")
+		text, _, _ = strings.Cut(text, "%")
+		addr, err := netip.ParseAddr(text)
+		if err == nil && !addr.IsLoopback() && !addr.IsLinkLocalUnicast() && !slices.Contains(a.facts.Addrs, addr.String()) {
+			a.facts.Addrs = append(a.facts.Addrs, addr.String())
+		}
+		return nil // another word of ip's
+	case "program":
+		return a.program(i, word, value)
+	case "dial":
+		address, err := asked(a.q.Dial, i)
+		if err != nil {
+			return err
+		}
+		a.facts.Dials[address], err = said(value)
+		if s := a.facts.Dials[address]; s != "" {
+			a.facts.Dials[address] = refusalIn(s)
+		}
+		return err
+	case "shake":
+		if _, err := asked(a.q.TLS, i); err != nil {
+			return err
+		}
+		a.facts.Handshakes[i], err = said(value)
+		return err
+	case "http":
+		a.parts[i] += value
+		return nil
+	case "boot":
+		a.facts.BootID = value
+		return nil
+	case "clock":
+		return a.clock(value)
+	}
+	return errors.New("no such answer is known")
+}
+
+// unnamed is who listens where we may not look.
+const unnamed = "another program"
+
+func (a *reading) clock(value string) error {
+	now, up, _ := strings.Cut(value, " ")
+	sec, frac, _ := strings.Cut(now, ".")
+	s, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil {
+		return err
+	}
+	ns, err := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
+	if err != nil {
+		ns = 0 // a date without nanoseconds
+	}
+	a.facts.Clock = time.Unix(s, ns)
+	seconds, err := strconv.ParseFloat(up, 64)
+	if err != nil {
+		return err
+	}
+	a.up, a.clocked = time.Duration(seconds*float64(time.Second)), true
+	return nil
+}
+
+func (a *reading) file(i int, word, value string) error {
+	name, err := asked(a.q.Files, i)
+	if err != nil {
+		return err
+	}
+	f := a.facts.Files[name]
+	switch word {
+	case "stat":
+		f.Exists = true
+		f.Owner, f.Group, f.Mode, err = kept(value)
+	case "real":
+		f.Real = value
+	case "problem":
+		f.Exists, f.Problem = true, value // whether it is there could not be seen
+	case "data":
+		f.Content, err = decode(value)
+	}
+	a.facts.Files[name] = f
+	return err
+}
+
+func (a *reading) dir(i int, word, value string) error {
+	name, err := asked(a.q.Dirs, i)
+	if err != nil {
+		return err
+	}
+	d := a.facts.Dirs[name]
+	switch word {
+	case "stat":
+		d.Exists = true
+		d.Owner, d.Group, d.Mode, err = kept(value)
+	case "real":
+		a.reals[name] = value
+	case "problem":
+		d.Problem = value
+	case "free":
+		d.FreeBytes, err = strconv.ParseInt(value, 10, 64)
+	case "used":
+		d.UsedBytes, err = strconv.ParseInt(value, 10, 64)
+	case "names":
+		var text []byte
+		text, err = decode(value)
+		d.Entries = split0(text)
+		slices.Sort(d.Entries)
+	case "wal":
+		d.WAL = true
+		d.WALHead, err = decode(value)
+	case "aside":
+		var aside host.Aside
+		aside, err = asideOf(name, value)
+		d.Aside = append(d.Aside, aside)
+	}
+	a.facts.Dirs[name] = d
+	return err
+}
+
+// kept reads mode, owner and group as stat gives them.
+func kept(value string) (owner, group string, mode fs.FileMode, err error) {
+	f := strings.Fields(value)
+	if len(f) < 5 {
+		return "", "", 0, fmt.Errorf("stat says %q", value)
+	}
+	bits, err := strconv.ParseUint(f[0], 8, 32)
+	owner, group = f[1], f[3]
+	if owner == "UNKNOWN" {
+		owner = f[2]
+	}
+	if group == "UNKNOWN" {
+		group = f[4]
+	}
+	return owner, group, fs.FileMode(bits).Perm(), err
+}
+
+func asideOf(dir, value string) (host.Aside, error) {
+	f := strings.Fields(value)
+	if len(f) != 3 {
+		return host.Aside{}, fmt.Errorf("set aside: %q", value)
+	}
+	bytes, err := strconv.ParseInt(f[0], 10, 64)
+	if err != nil {
+		return host.Aside{}, err
+	}
+	seconds, err := strconv.ParseInt(f[1], 10, 64)
+	if err != nil {
+		return host.Aside{}, err
+	}
+	name, err := decode(f[2])
+	if err != nil {
+		return host.Aside{}, err
+	}
+	since, err := time.Parse("20060102T150405Z", strings.TrimPrefix(string(name), host.AsidePrefix))
+	if err != nil {
+		since = time.Unix(seconds, 0)
+	}
+	return host.Aside{Path: path.Join(dir, string(name)), Bytes: bytes, Since: since}, nil
+}
+
+// unitProperties reads the blocks that systemctl show writes, one for each unit.
+func (a *reading) units(word, value string) error {
+	text, err := decode(value)
+	if err != nil {
+		return err
+	}
+	if word != "are" {
+		return fmt.Errorf("systemctl show: %s", strings.TrimSpace(string(text)))
+	}
+	blocks := strings.Split(strings.TrimSpace(string(text)), "\n\n")
+	if len(blocks) != len(a.q.Units) {
+		return fmt.Errorf("systemctl show told of %d units and not of %d", len(blocks), len(a.q.Units))
+	}
+	a.facts.Units = map[string]host.Unit{}
+	for i, block := range blocks {
+		u, began, err := unitOf(block)
+		if err != nil {
+			return fmt.Errorf("unit %s: %w", a.q.Units[i], err)
+		}
+		a.facts.Units[a.q.Units[i]] = u
+		a.began = append(a.began, began)
+	}
+	return nil
+}
+
+func unitOf(block string) (u host.Unit, began uint64, err error) {
+	for l := range strings.Lines(block) {
+		key, value, _ := strings.Cut(strings.TrimRight(l, "\n"), "=")
+		var bad error
+		switch key {
+		case "LoadState":
+			u.Load = value
+		case "ActiveState":
+			u.Active = value
+		case "SubState":
+			u.Sub = value
+		case "UnitFileState":
+			u.Enabled = value
+		case "MainPID":
+			u.PID, bad = strconv.Atoi(value)
+		case "ExecMainStartTimestampMonotonic":
+			began, bad = strconv.ParseUint(value, 10, 64)
+		case "ExecMainStatus":
+			u.Exit, bad = strconv.Atoi(value)
+		case "FragmentPath":
+			u.Path = value
+		case "NeedDaemonReload":
+			u.Stale = value == "yes"
+		case "Environment":
+			u.Env, bad = Words(value)
+		}
+		if bad != nil {
+			err = fmt.Errorf("%s=%s: %w", key, value, bad)
+		}
+	}
+	return u, began, err
+}
+
+func (a *reading) program(i int, word, value string) error {
+	name := a.q.Etcd
+	if i > 0 {
+		var err error
+		if name, err = asked(a.q.Programs, i-1); err != nil {
+			return err
+		}
+	}
+	b := host.Binary{Path: name}
+	switch word {
+	case "problem":
+		b.Problem = value
+	case "said":
+		status, text, _ := strings.Cut(value, " ")
+		out, err := decode(text)
+		if err != nil {
+			return err
+		}
+		if b.Version = versionIn(string(out)); b.Version == "" {
+			b.Problem = "it does not tell its version"
+			if status != "0" {
+				b.Problem += ": exit status " + status
+			}
+		}
+	}
+	if i == 0 {
+		a.facts.Etcd = b
+	} else {
+		a.facts.Programs[name] = b
+	}
+	return nil
+}
+
+// aVersion is a word such as 3.7.3, 17.5 or v2.8.0-rc.1.
+var aVersion = regexp.MustCompile(`^v?([0-9]+\.[0-9]+(?:\.[0-9]+)*(?:[-+~][0-9A-Za-z.~+-]+)?)$`)
+
+// versionIn gives the first word that looks like a version in what a program
+// said of itself; empty when there is none.
+func versionIn(out string) string {
+	for _, word := range strings.FieldsFunc(out, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("(),;:", r) }) {
+		if found := aVersion.FindStringSubmatch(word); found != nil {
+			return found[1]
+		}
+	}
+	return ""
+}
+
+// said reads the status and the words of something that was tried; empty when it
+// went well.
+func said(value string) (string, error) {
+	status, text, _ := strings.Cut(value, " ")
+	words, err := decode(text)
+	switch {
+	case err != nil:
+		return "", err
+	case status == "0":
+		return "", nil
+	case status == "124" && len(words) == 0:
+		return "connection timed out", nil
+	case len(words) == 0:
+		return "exit status " + status, nil
+	}
+	return strings.TrimSpace(string(words)), nil
+}
+
+// refusalIn picks the reason out of what bash says of a connection, the last
+// words of several lines.
+func refusalIn(text string) string {
+	l := strings.Split(text, "\n")
+	last := l[0]
+	if i := strings.LastIndex(last, ": "); i >= 0 && strings.HasPrefix(last, "bash") || strings.Contains(last, "/dev/tcp/") {
+		last = last[i+2:]
+	}
+	return strings.TrimSpace(last)
+}
+
+// finish fills in what takes more than one line to know.
+func (a *reading) finish() error {
+	if !a.clocked {
+		return errors.New("the answer was cut off")
+	}
+	for name, d := range a.facts.Dirs {
+		d.Mount = slices.Contains(a.mounts, a.reals[name])
+		slices.SortFunc(d.Aside, func(x, y host.Aside) int {
+			if c := x.Since.Compare(y.Since); c != 0 {
+				return c
+			}
+			return strings.Compare(x.Path, y.Path)
+		})
+		a.facts.Dirs[name] = d
+	}
+	for i, began := range a.began {
+		name := a.q.Units[i]
+		u := a.facts.Units[name]
+		if u.PID != 0 && began > 0 {
+			// The wall clock may have been set since; this one only runs.
+			u.Since = a.facts.Clock.Add(time.Duration(began)*time.Microsecond - a.up)
+		}
+		a.facts.Units[name] = u
+	}
+	slices.Sort(a.facts.Addrs)
+	for i, text := range a.parts {
+		url, err := asked(a.q.HTTP, i)
+		if err != nil {
+			return err
+		}
+		b, err := decode(text)
+		if err != nil {
+			return fmt.Errorf("reply of %s: %w", url, err)
+		}
+		a.facts.HTTP[url] = replyOf(b)
+	}
+	return nil
+}
+
+// maxBody is how much of a reply's body is kept.
+const maxBody = 64 << 10
+
+// replyOf reads what curl -i writes: head, empty line, body; after it the exit
+// status in a line of our own, unless the body was so long that it was cut off.
+func replyOf(b []byte) host.Reply {
+	text := string(b)
+	status := "0"
+	if i := strings.LastIndex(text, "\netcdrill:"); i >= 0 && len(text)-i < 20 {
+		text, status = text[:i], strings.TrimSpace(text[i+len("\netcdrill:"):])
+	}
+	for strings.HasPrefix(text, "HTTP/") {
+		head, body, ok := cutHead(text)
+		f := strings.Fields(head)
+		if !ok || len(f) < 2 {
+			break
+		}
+		code, err := strconv.Atoi(f[1])
+		if err != nil {
+			break
+		}
+		if code < 200 {
+			text = body // 100 Continue comes before the answer
+			continue
+		}
+		return host.Reply{Status: code, Body: []byte(body[:min(len(body), maxBody)])}
+	}
+	problem := strings.TrimSpace(text)
+	if problem == "" {
+		problem = "exit status " + status
+	}
+	return host.Reply{Problem: problem}
+}
+
+func cutHead(text string) (head, body string, ok bool) {
+	i, j := strings.Index(text, "\r\n\r\n"), strings.Index(text, "\n\n")
+	switch {
+	case i >= 0 && (j < 0 || i < j):
+		return text[:i], text[i+4:], true
+	case j >= 0:
+		return text[:j], text[j+2:], true
+	}
+	return text, "", false
+}
+
+func decode(text string) ([]byte, error) {
+	b, err := base64.StdEncoding.DecodeString(text)
+	if len(b) == 0 {
+		b = nil
+	}
+	return b, err
+}
+
+func split0(text []byte) []string {
+	if len(text) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
+}
+
+// unescaped undoes the octal escapes of /proc/self/mountinfo.
+func unescaped(name string) string {
+	var b strings.Builder
+	for i := 0; i < len(name); i++ {
+		if name[i] == '\\' && i+3 < len(name) {
+			if n, err := strconv.ParseUint(name[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(name[i])
+	}
+	return b.String()
+}

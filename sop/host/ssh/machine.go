@@ -1,0 +1,140 @@
+package ssh
+
+import (
+	"context"
+	_ "embed" // the scripts
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/etcdrill/etcdrill/sop/host"
+)
+
+//go:embed prelude.sh
+var preludeScript string
+
+//go:embed look.sh
+var lookScript string
+
+//go:embed act.sh
+var actScript string
+
+// A Machine is a real host. It is a host.Host and a host.Connector.
+type Machine struct{ link *link }
+
+var (
+	_ host.Host      = (*Machine)(nil)
+	_ host.Connector = (*Machine)(nil)
+)
+
+// Name implements host.Host.
+func (m *Machine) Name() string { return m.link.spec.Name }
+
+// Connect implements host.Connector: it makes the connection and a session, if
+// that was never tried, with the patience of ctx. Whether it comes about is for
+// Look to say.
+func (m *Machine) Connect(ctx context.Context) {
+	if m.link.tried() {
+		return
+	}
+	if s, err := m.link.acquire(ctx); err == nil {
+		m.link.release(s)
+	}
+}
+
+// Look implements host.Host.
+func (m *Machine) Look(ctx context.Context, q host.Question) (host.Facts, error) {
+	script, err := question(q)
+	if err != nil {
+		return host.Facts{}, fmt.Errorf("look at %s: %w", m.Name(), err)
+	}
+	for try := 0; ; try++ {
+		s, err := m.link.acquire(ctx)
+		if err != nil {
+			return host.Facts{}, err
+		}
+		r, err := s.run(ctx, script, nil)
+		m.link.release(s)
+		switch {
+		case errors.Is(err, errCut) && try == 0:
+			continue // nothing was changed, so it may be asked once more
+		case err != nil && ctx.Err() != nil:
+			return host.Facts{}, &Unreachable{Host: m.Name(), Said: "it did not answer in time (" + ctx.Err().Error() + ")"}
+		case err != nil:
+			return host.Facts{}, unreachable(m.link.spec, err.Error())
+		case r.status != 0:
+			return host.Facts{}, fmt.Errorf("look at %s: the script ended with status %d: %s", m.Name(), r.status, r.said)
+		}
+		facts, err := answer(q, r.out)
+		if err != nil {
+			return host.Facts{}, fmt.Errorf("look at %s: %w", m.Name(), err)
+		}
+		return facts, nil
+	}
+}
+
+// errReadOnly is why a read-only Client changes nothing.
+var errReadOnly = errors.New("this connection is for looking only")
+
+// Statuses of scripts that are no failures.
+const (
+	statusClaimed = 75
+	statusSend    = 3
+)
+
+// Do implements host.Host.
+func (m *Machine) Do(ctx context.Context, a host.Act) error {
+	if m.link.client.config.ReadOnly {
+		return fmt.Errorf("%s on %s: %w", a, m.Name(), errReadOnly)
+	}
+	if p, ok := a.(host.PutProgram); ok {
+		return m.putProgram(ctx, p)
+	}
+	script, err := scriptOf(a)
+	if err != nil {
+		return m.failure(a, reply{}, err, 0)
+	}
+	_, err = m.change(ctx, a, script, nil)
+	return err
+}
+
+// change runs the script of an act.
+func (m *Machine) change(ctx context.Context, a host.Act, script string, data *program) (int, error) {
+	s, err := m.link.acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	uid := s.uid
+	var r reply
+	if data == nil {
+		r, err = s.run(ctx, "exec </dev/null\n"+script, nil)
+	} else {
+		r, err = s.run(ctx, script, data)
+	}
+	m.link.release(s)
+	switch {
+	case data != nil && data.err != nil:
+		// It is our own file that could not be read; the host has thrown away
+		// what it had.
+		return 0, m.failure(a, reply{}, data.err, uid)
+	case err != nil:
+		return 0, fmt.Errorf("%w: %s on %s: %w", host.ErrUnknown, a, m.Name(), err)
+	case r.status == 0:
+		return 0, nil
+	case r.status == statusClaimed:
+		return r.status, m.failure(a, reply{}, fmt.Errorf("%w: %s", host.ErrClaimed, r.said), uid)
+	}
+	return r.status, m.failure(a, r, nil, uid)
+}
+
+// failure dresses up what a host said.
+func (m *Machine) failure(a host.Act, r reply, err error, uid int) error {
+	f := &host.Failure{Host: m.Name(), Act: a.String(), Output: r.said, Err: err, Command: m.link.spec.byHand(strings.Join(a.Commands(), " && "))}
+	switch {
+	case err == nil && r.said == "":
+		f.Err = fmt.Errorf("it ended with status %d", r.status)
+	case err == nil && uid != 0 && strings.Contains(r.said, "ermission denied"):
+		f.Err = errors.New("it was tried without root's rights: set ansible_become: true")
+	}
+	return f
+}
