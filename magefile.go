@@ -193,8 +193,9 @@ func ClientEnv(
 // ReloadConfig refreshes every file that names the endpoints.
 func ReloadConfig(
 	ctx context.Context,
-	only *string, // these hosts or files alone, comma separated: 10.10.10.10, etcd.conf, etcdctl.sh
+	only *string, // these hosts or kinds of file alone, comma separated: 10.10.10.10, etcd.conf, etcdctl.sh, patroni.yml, vip-manager.yml, patronictl.yml, targets
 	restart *bool, // restart the members afterwards, one at a time
+	vips *bool, // restart vip-manager wherever it still runs with another list
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	waive *string, // safeguards to pass over, by name, comma separated
@@ -205,7 +206,7 @@ func ReloadConfig(
 	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
 ) error {
 	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
-		p := sop.ReloadConfig{Restart: on(restart), Soak: g.soak(soak)}
+		p := sop.ReloadConfig{Restart: on(restart), VIPs: on(vips), Soak: g.soak(soak)}
 		if only != nil {
 			p.Only = strings.Split(*only, ",")
 		}

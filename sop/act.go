@@ -79,8 +79,27 @@ const (
 	EnvFile    File = "etcdctl.sh"
 )
 
-// Path is where a file stands on a host.
-func (f File) Path() string { return f.owned().Path }
+// The files of other clients, which are edited and never made, except for
+// monitoring targets.
+const (
+	PatroniConf    File = "patroni.yml"
+	VIPConf        File = "vip-manager.yml"
+	PatronictlConf File = "patronictl.yml"
+	Targets        File = "targets" // one file for each member
+)
+
+// Path is where a file stands on a host; empty for Targets, which are several.
+func (f File) Path() string {
+	switch f {
+	case PatroniConf:
+		return config.PatroniPath
+	case VIPConf:
+		return config.VIPManagerPath
+	case PatronictlConf:
+		return config.PatronictlPath
+	}
+	return f.owned().Path
+}
 
 // owned gives the file's place, owner and mode.
 func (f File) owned() config.OwnedFile {
@@ -110,6 +129,15 @@ type Refresh struct {
 	File    File
 	Without []string // hosts whose members are left out
 	With    string   // a host whose member is a voter by then; empty for none
+	At      string   // path, where it is not the file's own
+}
+
+// path is where the file stands.
+func (a Refresh) path() string {
+	if a.At != "" {
+		return a.At
+	}
+	return a.File.Path()
 }
 
 // On makes a change that needs nothing but the host.
@@ -231,15 +259,20 @@ func (a Install) ByHand(View) []string {
 }
 
 func (a Refresh) String() string {
-	return fmt.Sprintf("refresh the endpoints in %s on %s", a.File.Path(), a.Host)
+	return fmt.Sprintf("refresh the endpoints in %s on %s", a.path(), a.Host)
 }
 
 // ByHand implements Act.
 func (a Refresh) ByHand(v View) []string {
-	line := "vi " + a.File.Path()
-	if a.File == EnvFile {
+	line := "vi " + a.path()
+	switch a.File {
+	case EnvFile:
 		line += "   # ETCDCTL_ENDPOINTS=" + strings.Join(a.endpoints(v), ",")
-	} else {
+	case PatroniConf, PatronictlConf:
+		line += "   # etcd3.hosts"
+	case VIPConf:
+		line += "   # dcs-endpoints"
+	default:
 		var peers []string
 		for _, p := range a.peers(v) {
 			peers = append(peers, p.Name+"="+p.URL)
@@ -247,6 +280,20 @@ func (a Refresh) ByHand(v View) []string {
 		line += "   # initial-cluster: " + strings.Join(peers, ",") + "; initial-cluster-state: existing"
 	}
 	return []string{onHost(a.Host, line)}
+}
+
+// Diff is the difference that it makes to a client's file; empty where there is
+// none, or none can be told yet.
+func (a Refresh) Diff(v View) string {
+	f := v.hostView(a.Host).Facts.Files[a.path()]
+	if !a.File.isClients() || !f.Exists {
+		return ""
+	}
+	after, err := v.refresh(f.Content, a)
+	if err != nil {
+		return ""
+	}
+	return config.Diff(a.path(), f.Content, after)
 }
 
 // endpoints are what the file is to name: the voters, dead ones too, which may
@@ -365,14 +412,14 @@ func installs(a Act) bool {
 // has to be asked before it or after it.
 func leavesMembers(a Act) bool {
 	switch a := a.(type) {
-	case Install, Refresh, IssueCert, EditInventory, MakeCA:
+	case Install, Refresh, IssueCert, EditInventory, MakeCA, TellPatroni, PutBack, CopyTarget:
 		return true
 	case On:
 		switch act := a.Act.(type) {
 		case host.MakeDir, host.RemoveFile, host.PutProgram, host.InstallPackage, host.AddUser:
 			return true
 		case host.Systemctl:
-			return act.Verb == host.DaemonReload || act.Verb == host.Enable || act.Verb == host.Unmask
+			return act.Verb == host.DaemonReload || act.Verb == host.Enable || act.Verb == host.Unmask || act.Unit == config.VIPManagerUnit
 		}
 	}
 	return false

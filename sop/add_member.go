@@ -43,13 +43,15 @@ func (p AddMember) Plan(v View) (Plan, error) {
 		return Plan{}, v.nobody("look at it with: status; a cluster that is not there is made by createCluster")
 	}
 	h := p.Host
+	refs := v.refreshmentOf(change{with: h})
 	plan := Plan{
 		Needs: slices.Concat(clusterNeeds(h), []Safeguard{
 			inventoryWritable(), reachable(h), installable(h), versionFits(h), blankHost(h), quotaFits(h),
 			roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
-		}, membersReachable(v, h)),
-		Subject: h,
-		GiveUp:  "removeMember " + h,
+		}, membersReachable(v, h), refs.needs),
+		Warnings: refs.warnings(),
+		Subject:  h,
+		GiveUp:   "removeMember " + h,
 		Stages: []Stage{
 			{"install etcd", installEtcd(v, h)},
 			{"announce as learner", []Step{
@@ -68,7 +70,7 @@ func (p AddMember) Plan(v View) (Plan, error) {
 				removeFile(h, config.JoinDropInPath, "remove the join drop-in"),
 				daemonReload(h),
 			}},
-			{"reload references", references(v, nil, h)},
+			{"reload references", refs.steps()},
 		},
 	}
 	if _, in := v.At(h); in && len(v.Learners()) == 0 {

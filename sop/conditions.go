@@ -270,8 +270,8 @@ func isFresh(a Refresh) Condition {
 		if err != nil {
 			return err
 		}
-		f := facts.Files[a.File.Path()]
-		if !f.Exists || !v.meets(a.File, f.Content) {
+		f := facts.Files[a.path()]
+		if !f.Exists || !v.meets(a.Host, a.File, f.Content) {
 			return nil
 		}
 		want, err := v.refresh(f.Content, a)
@@ -279,30 +279,10 @@ func isFresh(a Refresh) Condition {
 			return err
 		}
 		if !bytes.Equal(f.Content, want) {
-			return fmt.Errorf("%s on %s has other endpoints", a.File.Path(), a.Host)
+			return fmt.Errorf("%s on %s has other endpoints", a.path(), a.Host)
 		}
 		return nil
 	}
-}
-
-// meets reports whether a file names any member of this cluster. One that does
-// not belongs to another cluster's clients and is left alone.
-func (v View) meets(f File, content []byte) bool {
-	if f != EnvFile {
-		return true
-	}
-	env, err := config.ParseClientEnv(content)
-	if err != nil {
-		return false
-	}
-	var urls []string
-	for _, m := range v.Members {
-		urls = append(urls, m.ClientURLs...)
-	}
-	for _, h := range v.Wanted.Hosts {
-		urls = append(urls, v.Wanted.ClientURL(h))
-	}
-	return config.MeetsCluster(env.Endpoints, urls)
 }
 
 // fileGone holds when a file is not on a host.

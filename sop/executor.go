@@ -64,6 +64,26 @@ func (s *Site) do(ctx context.Context, a Act, v View) (answer string, err error)
 		if err != nil {
 			return "", err
 		}
+		if err := s.noteEdit(a.Host, a.File, v, w.Content, false); err != nil {
+			return "", err
+		}
+		return "", s.onHost(ctx, a.Host, w, v)
+	case TellPatroni:
+		return "", s.tellPatroni(ctx, a, v)
+	case PutBack:
+		w, err := putBack(a, v)
+		if err != nil {
+			return "", err
+		}
+		if err := s.noteEdit(a.Host, VIPConf, v, w.Content, true); err != nil {
+			return "", err
+		}
+		return "", s.onHost(ctx, a.Host, w, v)
+	case CopyTarget:
+		w, err := v.copied(a)
+		if err != nil {
+			return "", err
+		}
 		return "", s.onHost(ctx, a.Host, w, v)
 	case On:
 		return "", s.onHost(ctx, a.Host, a.Act, v)
@@ -256,8 +276,10 @@ func (v View) clientEnv(name string) config.ClientEnv {
 		}
 		slices.Sort(env.Endpoints)
 	}
+	h, _ := v.Host(name)
+	env.API3 = olderThan36(h.Facts.Programs[config.EtcdctlPath].Version)
 	_, wanted := v.Wanted.Host(name)
-	if _, member := v.At(name); !member && !wanted && slices.Contains(v.Wanted.InfraHosts, name) {
+	if _, member := v.At(name); !member && !wanted && (name == v.Wanted.AdminHost || slices.Contains(v.Wanted.InfraHosts, name)) {
 		env.CAFile, env.CertFile, env.KeyFile = config.InfraCAPath, config.InfraCertPath, config.InfraKeyPath
 	}
 	return env
@@ -336,17 +358,22 @@ func refreshed(a Refresh, v View) (host.WriteFile, error) {
 	if !ok {
 		return host.WriteFile{}, fmt.Errorf("%s was not looked at", a.Host)
 	}
-	f := h.Facts.Files[a.File.Path()]
+	f := h.Facts.Files[a.path()]
 	content, err := v.refresh(f.Content, a)
 	if err != nil {
 		return host.WriteFile{}, err
 	}
-	return host.WriteFile{Path: a.File.Path(), Content: content, Owner: f.Owner, Group: f.Group, Mode: f.Mode}, nil
+	return host.WriteFile{Path: a.path(), Content: content, Owner: f.Owner, Group: f.Group, Mode: f.Mode, Secret: a.File.isClients()}, nil
 }
 
 func (v View) refresh(content []byte, a Refresh) ([]byte, error) {
-	if a.File == EnvFile {
+	switch a.File {
+	case EnvFile:
 		return config.EditClientEnv(content, a.endpoints(v))
+	case PatroniConf, PatronictlConf:
+		return config.EditPatroni(content, a.endpoints(v))
+	case VIPConf:
+		return config.EditVIPManager(content, a.endpoints(v))
 	}
 	peers, state := a.peers(v), "existing"
 	return config.EditMember(content, config.MemberEdit{Initial: &peers, State: &state})

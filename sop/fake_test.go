@@ -72,6 +72,7 @@ func (w *world) machine(address string) *machine {
 		w: w, name: address, on: true, reach: true, boot: 1, version: "3.7.3", free: 100 << 30,
 		files: map[string]*node{}, users: map[string]bool{"root": true, "etcd": true}, listeners: map[int]string{},
 		mounts: map[string]bool{"/data/etcd": true}, deaf: map[string]bool{},
+		programs: map[string]string{config.EtcdctlPath: "3.7.3"}, addrs: map[string]bool{}, distrust: map[string]string{},
 	}
 	for _, d := range []string{"/etc", "/etc/systemd/system", "/etc/profile.d", "/run", "/usr/bin", "/var/lib/etcd"} {
 		m.mkdir(d, "root", "root", 0o755)
@@ -83,10 +84,12 @@ func (w *world) machine(address string) *machine {
 // clone copies a world. The lock is held.
 func (w *world) clone() *world {
 	c := &world{machines: map[string]*machine{}, clusters: map[uint64]*cluster{}, pids: w.pids, packaged: w.packaged, transfer: w.transfer, lag: w.lag, lagTime: w.lagTime}
+	pgs := map[*fakePG]*fakePG{}
 	for name, m := range w.machines {
 		n := *m
 		n.w, n.files, n.proc = c, maps.Clone(m.files), nil
 		n.users, n.mounts, n.deaf, n.listeners = maps.Clone(m.users), maps.Clone(m.mounts), maps.Clone(m.deaf), maps.Clone(m.listeners)
+		m.cloneClients(&n, pgs)
 		c.machines[name] = &n
 	}
 	for id, old := range w.clusters {
@@ -123,7 +126,12 @@ func (w *world) clone() *world {
 func (w *world) tick() {
 	for range 20 {
 		if !w.tickOnce(time.Now()) {
-			return
+			break
+		}
+	}
+	for _, m := range w.machines {
+		if m.on {
+			m.tickClients(time.Now())
 		}
 	}
 }
@@ -168,7 +176,13 @@ type machine struct {
 	claim   host.Claim
 	notes   []string // in its journal
 
-	listeners map[int]string // of other programs
+	listeners map[int]string    // of other programs
+	programs  map[string]string // versions by path
+	addrs     map[string]bool   // besides its own
+	distrust  map[string]string // host:port pairs whose handshake fails, and why
+
+	patroni *fakePatroni
+	vip     *fakeVIP
 
 	// systemd
 	known    string // the unit's files as systemd has read them
@@ -431,7 +445,9 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 		Ports: map[int]string{}, Users: map[string]bool{}, Dials: map[string]string{},
 	}
 	for _, u := range q.Units {
-		f.Units[u] = m.unit()
+		if f.Units[u] = m.clientUnit(u); u == Unit {
+			f.Units[u] = m.unit()
+		}
 	}
 	for _, p := range q.Files {
 		f.Files[p] = m.file(p)
@@ -461,6 +477,7 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 	if q.Etcd != "" {
 		f.Etcd = host.Binary{Path: q.Etcd, Version: m.version}
 	}
+	m.lookAtClients(q, &f)
 	return f, nil
 }
 
@@ -554,7 +571,7 @@ func (h *fakeHost) Do(ctx context.Context, a host.Act) error {
 	if err != nil {
 		return &host.Failure{Host: m.name, Act: a.String(), Err: err}
 	}
-	if s, ok := a.(host.Systemctl); ok && !s.NoBlock {
+	if s, ok := a.(host.Systemctl); ok && !s.NoBlock && s.Unit == Unit {
 		return h.settle(ctx, s.Verb)
 	}
 	return nil
@@ -693,6 +710,9 @@ const (
 
 func (m *machine) systemctl(a host.Systemctl) error {
 	now := time.Now()
+	if a.Unit != Unit && a.Unit != "" {
+		return m.clientSystemctl(a)
+	}
 	m.load()
 	file := m.files[config.UnitPath]
 	switch a.Verb {
@@ -778,5 +798,6 @@ func (m *machine) dump(normal func(m *machine, path string, n *node) string) str
 			b.WriteString("  " + l + "\n")
 		}
 	}
+	b.WriteString(m.dumpClients())
 	return b.String()
 }

@@ -18,18 +18,18 @@ func (p InstallClientEnv) Plan(v View) (Plan, error) {
 		return Plan{}, refuse("voters-answer", "", "look at it with: status", "no voter answers, so there are no endpoints to install")
 	}
 	var steps []Step
-	for _, name := range v.referenceHosts() {
+	for _, name := range v.envHosts() {
 		write, edit := Install{Host: name, File: EnvFile}, Refresh{Host: name, File: EnvFile}
 		h, _ := v.Host(name)
 		f := h.Facts.Files[config.EnvPath]
-		if f.Exists && v.meets(EnvFile, f.Content) {
+		if f.Exists && v.meets(name, EnvFile, f.Content) {
 			steps = append(steps, Step{Title: "refresh etcdctl.sh", Host: name, Act: edit, Until: isFresh(edit)})
 			continue
 		}
 		steps = append(steps, Step{Title: "write etcdctl.sh", Host: name, Act: write, Until: inPlace(write)})
 	}
 	return Plan{
-		Needs:  append([]Safeguard{inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), inventoryAgrees()}, membersReachable(v)...),
+		Needs:  append([]Safeguard{inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), inventoryAgrees()}, hostsReachable(v.envHosts())...),
 		Stages: []Stage{{"install etcdctl's environment", steps}},
 	}.ifOpen(v), nil
 }

@@ -26,7 +26,7 @@ func TestKillSweep(t *testing.T) {
 				points := whole.count(p())
 				whole.settle()
 				want := whole.dump()
-				for n := 1; n <= points; n += stride {
+				for n := 1; n <= points; n += max(stride, c.every) {
 					cut := g.clone(filepath.Join(scratch(g.t), fmt.Sprint(n)))
 					op := cut.operator()
 					died, at, err := op.dieAt(n, p())
@@ -69,6 +69,9 @@ type sweep struct {
 	// procedure gives what is run each time, its moments fresh where a fresh
 	// command would have fresh ones.
 	procedure func(g *ground) func() Procedure
+	// every is how many points it goes on at a time, where most of them are those
+	// of another sweep; no multiple of four, so that all kinds of points are met.
+	every int
 }
 
 // killAt runs a procedure and kills the operator right before a step.
@@ -153,6 +156,9 @@ func sweeps() []sweep {
 				delete(g.w.machines[h].files, config.EnvPath)
 			}
 		}, procedure: always(InstallClientEnv{})},
+		{name: "add with clients", hosts: 3, prepare: func(g *ground) { g.withClients(3) }, procedure: always(AddMember{Host: hosts[3]}), every: 3},
+		{name: "remove with clients", hosts: 4, prepare: func(g *ground) { g.withClients(4); g.lead(hosts[0]); time.Sleep(time.Second) }, procedure: remove(hosts[1]), every: 5},
+		{name: "reload clients", hosts: 3, prepare: func(g *ground) { g.spentList() }, procedure: always(ReloadConfig{VIPs: true})},
 		{name: "destroy", hosts: 3, prepare: up, procedure: func(g *ground) func() Procedure {
 			return func() Procedure { return DestroyCluster{Stamp: stampNow()} }
 		}},

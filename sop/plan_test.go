@@ -22,6 +22,12 @@ import (
 //	cut addMember H before=promote_to_voter   killed there
 //	done removeMember H                         run to its end
 //	plan addMember H                            its plan, or its refusal
+//	references addMember H                      of its plan, that stage alone
+//	client host=H [patroni=LIST] [vip=LIST] [runs=LIST] [version=V] [off] [leads]
+//	                                            what is otherwise on a PostgreSQL host
+//
+// With postgres=(H,H) in the first line these hosts are PostgreSQL's, the first
+// of them leads; with infra=H there is an infra host.
 //
 // A dead host is one whose etcd was killed, one that is off has no power, and
 // a pending one is on the list and has never started. IDs are told by host.
@@ -35,6 +41,9 @@ func TestPlans(t *testing.T) {
 					return g.text(g.roles0())
 				}
 				require.NotNil(t, g, "cluster comes first")
+				if d.Cmd == "client" {
+					return g.client(d)
+				}
 				return g.text(g.command(d))
 			})
 		})
@@ -56,6 +65,22 @@ func clusterOf(t *testing.T, d *datadriven.TestData) *ground {
 		g.lead(name)
 	} else if voters > 0 {
 		g.lead(hosts[0])
+	}
+	var postgres, infra []string
+	for _, a := range d.CmdArgs {
+		switch a.Key {
+		case "postgres":
+			postgres = a.Vals
+		case "infra":
+			infra = a.Vals
+		}
+	}
+	if len(postgres) > 0 {
+		g.postgres("pg-test", "10.10.10.2", postgres...)
+		g.write(withPostgres(max(voters, inFile), infra, map[string][]string{"pg-test": postgres}))
+	}
+	for _, h := range infra {
+		g.infra(h)
 	}
 	for _, a := range d.CmdArgs {
 		for _, v := range a.Vals {
@@ -115,7 +140,14 @@ func (g *ground) procedure(d *datadriven.TestData) Procedure {
 	case "restart":
 		return Restart{Since: time.Now(), Soak: Soak}
 	case "reloadConfig":
-		return ReloadConfig{}
+		p := ReloadConfig{}
+		for _, a := range d.CmdArgs[1:] {
+			if a.Key == "only" {
+				p.Only = a.Vals
+			}
+			p.VIPs = p.VIPs || a.Key == "vips"
+		}
+		return p
 	case "createCluster":
 		return CreateCluster{Clean: flag("clean"), Safeguard: flag("safeguard"), Token: "etcd-20260102T150405Z-0123456789abcdef", Stamp: stamp}
 	case "destroyCluster":
@@ -137,7 +169,7 @@ func (g *ground) command(d *datadriven.TestData) string {
 	p := g.procedure(d)
 	op := g.operator()
 	switch d.Cmd {
-	case "plan":
+	case "plan", "references":
 		plan, v, err := op.Runner.Explain(context.Background(), p)
 		if err == nil {
 			// As a run would, before it changes anything.
@@ -152,6 +184,14 @@ func (g *ground) command(d *datadriven.TestData) string {
 			return refusalText(r)
 		case err != nil:
 			return err.Error() + "\n"
+		}
+		if d.Cmd == "references" { // that stage alone, and what is said aloud
+			for _, s := range plan.Stages {
+				if strings.Contains(s.Title, "references") {
+					plan.Stages = []Stage{s}
+				}
+			}
+			plan.Needs = nil
 		}
 		text := plan.Text(v)
 		if plan.Consent != nil {

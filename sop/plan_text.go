@@ -13,7 +13,10 @@ import (
 func (p Plan) Text(v View) string {
 	var b strings.Builder
 	if p.Empty() {
-		return "nothing to do\n"
+		for _, w := range p.Warnings {
+			fmt.Fprintf(&b, "   warning: %s\n", w)
+		}
+		return b.String() + "nothing to do\n"
 	}
 	if names := namesOf(p.Needs); names != "" {
 		b.WriteString(wrapList("   before anything: ", names))
@@ -44,6 +47,11 @@ func (p Plan) Text(v View) string {
 			if s.Act != nil {
 				for _, c := range s.Act.ByHand(v) {
 					fmt.Fprintf(&b, "       $ %s\n", c)
+				}
+				if d, ok := s.Act.(interface{ Diff(v View) string }); ok && mark == "-" {
+					for line := range strings.Lines(d.Diff(v)) {
+						b.WriteString("         " + line)
+					}
 				}
 			}
 		}

@@ -66,6 +66,7 @@ type Stage struct {
 type Step struct {
 	Title string      // imperative and lower case: "promote to voter"
 	Host  string      // where it acts; empty for the cluster or the admin host
+	Also  []string    // hosts that its conditions ask about besides
 	Needs []Safeguard // must hold in a fresh View just before Act
 	Act   Act         // nil in a step that only waits
 	// Until ends the step. A step whose Until holds beforehand is skipped. It
@@ -80,6 +81,8 @@ type Step struct {
 	// Nudge writes to the cluster while a step without Act waits, for what etcd
 	// only does when something is written.
 	Nudge bool
+	// Shake is set where its safeguards ask for TLS handshakes from Host.
+	Shake bool
 }
 
 // A Condition is a question to a View. A nil answer means that it holds; an
@@ -111,6 +114,8 @@ type Safeguard struct {
 	// Passing is set where the safeguard only needs time: it is waited for, up
 	// to the deadline of its Patience, before it refuses.
 	Passing Patience
+	// Also are hosts that it asks about besides the step's, while it is waited for.
+	Also []string
 }
 
 // A Refusal is a safeguard that would not go on.

@@ -52,6 +52,7 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 	m, listed := v.At(h)
 	_, inFile := v.Wanted.Host(h)
 	hv, _ := v.Host(h)
+	refs := v.refreshmentOf(change{without: []string{h}})
 	plan := Plan{
 		Needs:   slices.Concat(p.needs(v, m, listed), []Safeguard{inventoryWritable()}, membersReachable(v, h)),
 		Subject: h,
@@ -64,7 +65,8 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%s cannot be reached: its etcd is not stopped and its data stays; purgeHost %s when it is back", h, h))
 	}
 	if listed || !v.fresh(h) {
-		plan.Stages = append(plan.Stages, Stage{"take it out of the references", references(v, []string{h}, "")})
+		plan.Needs, plan.Warnings = append(plan.Needs, refs.needs...), append(plan.Warnings, refs.warnings()...)
+		plan.Stages = append(plan.Stages, Stage{"take it out of the references", refs.steps()})
 	}
 	if listed {
 		plan.Stages = append(plan.Stages, p.leave(v, m))

@@ -165,6 +165,11 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 		return res, err
 	}
 	if plan.Empty() {
+		for _, w := range plan.Warnings {
+			if err := record(Warned, w); err != nil {
+				return res, err
+			}
+		}
 		r.Site.tidy(ctx, v)
 		return res, record(Finished, "nothing to do")
 	}
@@ -341,7 +346,7 @@ func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safe
 			continue
 		}
 		if s.Passing != Brief && !certain(why) {
-			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, r.untilThen(r.Site.Deadlines[s.Passing]), Scope{Host: name, Subject: plan.Subject}, v)
+			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, r.untilThen(r.Site.Deadlines[s.Passing]), Scope{Host: name, Also: s.Also, Subject: plan.Subject}, v)
 			v = fresh
 			if round++; err == nil && round <= rounds {
 				i = -1 // the others are looked at again, in a View as fresh
@@ -414,10 +419,11 @@ func (r *Runner) steps(ctx context.Context, p Procedure, plan Plan, v View) (Vie
 const postponements = 3
 
 func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec Record, v View) (View, error) {
-	scope := Scope{Host: s.Host, Subject: plan.Subject, Still: leavesMembers(s.Act), Ports: installs(s.Act)}
+	scope := Scope{Host: s.Host, Also: s.Also, Subject: plan.Subject, Still: leavesMembers(s.Act), Ports: installs(s.Act)}
 	wide := scope
+	wide.Shake = s.Shake
 	if changesMembership(s.Act) {
-		wide.AllHosts, wide.Reach = true, true // its safeguards ask about all hosts
+		wide.AllHosts, wide.Reach, wide.NoClients = true, true, true // its safeguards ask about all members' hosts
 	}
 	wide.Ports = wide.Ports || takesData(s.Act)
 	began := r.Site.Now()
@@ -494,6 +500,11 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 			continue
 		case outcome == Postponed:
 			return v, fmt.Errorf("%s: %w", s.Title, explained{err})
+		case outcome == Unknown && harmlessTwice(s.Act) && try < postponements && ctx.Err() == nil:
+			if err := r.record(rec.with(Waiting, "nobody knows whether it was done; to do it twice does no harm", 0)); err != nil {
+				return v, err
+			}
+			continue
 		}
 		v, werr := r.wait(ctx, rec, s.Until, r.Site.Deadlines[s.Patience]+s.Longer, scope, v)
 		if werr != nil {
@@ -509,11 +520,15 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 // fresh reports whether a View, taken after the last change to end the step
 // before, already tells what the next one has to know.
 func (r *Runner) fresh(v View, scope Scope) bool {
-	if scope.AllHosts || scope.Ports || !v.Taken.After(r.acted) || r.acted.IsZero() {
+	if scope.AllHosts || scope.Ports || scope.Shake || !v.Taken.After(r.acted) || r.acted.IsZero() {
 		return false
 	}
-	h, ok := v.Host(scope.Host)
-	return scope.Host == "" || ok && h.Taken.After(r.acted)
+	for _, name := range append([]string{scope.Host}, scope.Also...) {
+		if h, ok := v.Host(name); name != "" && (!ok || !h.Taken.After(r.acted)) {
+			return false
+		}
+	}
+	return true
 }
 
 // explained adds what etcd's words mean, and keeps the error.
@@ -598,6 +613,10 @@ func (r *Runner) judge(a Act, err error) Outcome {
 // wait looks until a condition holds. The last answer is the timeout's message.
 func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience time.Duration, scope Scope, v View) (View, error) {
 	deadline := r.Site.Now().Add(patience)
+	pause := r.Poll
+	if len(scope.Also) > 0 {
+		pause = max(pause, manyHosts)
+	}
 	var told string
 	for {
 		fresh, err := r.Site.Observe(ctx, scope)
@@ -618,11 +637,14 @@ func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience
 				return v, err
 			}
 		}
-		if err := sleep(ctx, r.Poll); err != nil {
+		if err := sleep(ctx, pause); err != nil {
 			return v, err
 		}
 	}
 }
+
+// manyHosts is the pause between two looks that ask several hosts.
+const manyHosts = 500 * time.Millisecond
 
 // nudging writes something small every now and then until a condition holds.
 func (r *Runner) nudging(ctx context.Context, until Condition) Condition {

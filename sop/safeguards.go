@@ -509,29 +509,6 @@ func reachable(names ...string) Safeguard {
 		}}
 }
 
-// membersReachable: the hosts whose files name the members can be looked at,
-// since those have to be refreshed. There is one for each host, so that each is
-// waived by itself.
-func membersReachable(v View, except ...string) []Safeguard {
-	var all []Safeguard
-	for _, name := range v.referenceHosts() {
-		if slices.Contains(except, name) {
-			continue
-		}
-		all = append(all, Safeguard{Name: "references-reachable", Show: "ssh HOST true",
-			Risk: "files on that host keep naming the old members; it is remembered as a debt",
-			Holds: func(v View) error {
-				h, ok := v.Host(name)
-				if ok && h.Reachable() {
-					return nil
-				}
-				return &Refusal{Host: name, Found: name + " cannot be reached: " + h.Problem, Needed: "every host whose files name the members",
-					Hint: "bring it back, or waive it: -waive=references-reachable:" + name}
-			}})
-	}
-	return all
-}
-
 // blankHost: no etcd runs on a newcomer, its ports are free, and its directory
 // holds nothing but what the pending member of this very cluster wrote.
 func blankHost(name string) Safeguard {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -71,16 +72,19 @@ var ErrGround = errors.New("the ground failed")
 
 // A Scope says what a look is about. The zero Scope asks the members only.
 type Scope struct {
-	AllHosts bool   // look at every host
-	Host     string // look at this host
-	Hash     bool   // ask every member for its hash at the last compacted revision
-	Reach    bool   // let hosts try each other's peer ports
-	Who      bool   // ask who depends on the cluster
-	Disks    bool   // ask the voters how slow their disks are
-	Write    bool   // try whether the inventory can be written
-	Ports    bool   // ask Host for its listeners too
-	Still    bool   // the members have not changed since the last look, so that only hosts are asked
-	Subject  string // a host that may be in neither inventory nor list
+	AllHosts  bool     // look at every host
+	Host      string   // look at this host
+	Also      []string // and at these
+	NoClients bool     // of AllHosts, leave out those that are nothing but clients
+	Shake     bool     // let Host try TLS handshakes with the members, as its clients would
+	Hash      bool     // ask every member for its hash at the last compacted revision
+	Reach     bool     // let hosts try each other's peer ports
+	Who       bool     // ask who depends on the cluster
+	Disks     bool     // ask the voters how slow their disks are
+	Write     bool     // try whether the inventory can be written
+	Ports     bool     // ask Host for its listeners too
+	Still     bool     // the members have not changed since the last look, so that only hosts are asked
+	Subject   string   // a host that may be in neither inventory nor list
 }
 
 // Close closes the connections.
@@ -115,12 +119,12 @@ func (s *Site) Observe(ctx context.Context, scope Scope) (View, error) {
 	v.Hosts = looked
 	wanted := v // while v itself is filled in
 	for i, h := range hosts {
-		if old, ok := last.Host(h.Name); ok && !scope.AllHosts && scope.Host != h.Name {
+		if !scope.looksAt(h.Name, onlyClient(v, h.Name, scope, last)) {
+			old, ok := last.Host(h.Name)
+			if !ok {
+				old = HostView{Name: h.Name, Problem: "not looked at"}
+			}
 			v.Hosts[i] = old
-			continue
-		}
-		if !scope.AllHosts && scope.Host != h.Name {
-			v.Hosts[i] = HostView{Name: h.Name, Problem: "not looked at"}
 			continue
 		}
 		wg.Go(func() { looked[i] = s.lookAtHost(ctx, wanted, h, scope) })
@@ -357,7 +361,7 @@ func (s *Site) readAdmin(v *View, scope Scope, last AdminView) {
 	if a.Removed, a.Added = last.Removed, last.Added; a.Removed == nil {
 		a.Removed, a.Added = s.past() // what was before this run
 	}
-	a.Debts = s.debts()
+	a.Debts, a.Clients = s.debts(), s.clientRecord()
 }
 
 func (s *Site) readIssued(a *AdminView, name string) {
@@ -390,10 +394,9 @@ func (s *Site) hostsOf(v *View, scope Scope, last View) ([]inventory.Host, error
 		}
 	}
 	add(scope.Subject)
-	for _, h := range v.Wanted.InfraHosts {
+	for _, h := range v.Wanted.Clients() {
 		add(h)
 	}
-	add(v.Wanted.AdminHost)
 	for _, h := range last.Hosts {
 		add(h.Name)
 	}
@@ -435,15 +438,20 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	}
 	// What costs a host most to find out, and no step of ours changes.
 	s.mu.Lock()
-	known, _ := s.lastView.Host(spec.Name)
+	last := s.lastView
 	s.mu.Unlock()
-	if scope.AllHosts || scope.Ports || known.Facts.Clock.IsZero() {
+	known, _ := last.Host(spec.Name)
+	client := onlyClient(v, spec.Name, scope, last)
+	if client {
+		q = host.Question{}
+	} else if scope.AllHosts || scope.Ports || known.Facts.Clock.IsZero() {
 		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{config.User}, v.Wanted.Binary
 	}
-	if spec.WALDir != "" {
+	if spec.WALDir != "" && !client {
 		q.Dirs = append(q.Dirs, spec.WALDir)
 	}
-	if scope.Reach {
+	shakes, programs := askClients(&q, v, spec, scope, known, last)
+	if scope.Reach && !client {
 		for _, other := range v.Wanted.Hosts {
 			if other.Name != spec.Name {
 				q.Dial = append(q.Dial, dialable(v.Wanted.PeerURL(other)))
@@ -454,7 +462,7 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		}
 	}
 	patience := s.Deadlines[Looking]
-	if len(q.Dial) > 0 {
+	if len(q.Dial) > 0 || len(q.TLS) > 0 {
 		patience *= 2 // the host itself waits for peers that do not answer
 	}
 	ctx, stop := context.WithTimeout(ctx, patience)
@@ -472,9 +480,17 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		facts.Ports, facts.Users, facts.Etcd = known.Facts.Ports, known.Facts.Users, known.Facts.Etcd
 	}
 	if !scope.Reach {
-		facts.Dials = known.Facts.Dials
+		dials := maps.Clone(known.Facts.Dials)
+		if dials == nil {
+			dials = map[string]string{}
+		}
+		maps.Copy(dials, facts.Dials)
+		facts.Dials = dials
 	}
-	hv.Facts = facts
+	if !programs {
+		facts.Programs = known.Facts.Programs
+	}
+	hv.Facts, hv.Shakes = facts, shaken(known.Shakes, shakes, facts.Handshakes)
 	if !facts.Clock.IsZero() {
 		// The answer is somewhere between question and receipt.
 		switch {
@@ -500,12 +516,9 @@ func (t target) same(o target) bool { return t.endpoint == o.endpoint }
 
 func (s *Site) endpoints(v View, hosts []inventory.Host, last View) []target {
 	var all []target
-	infra := func(name string) bool {
-		_, wanted := v.Wanted.Host(name)
-		return !wanted && (slices.Contains(v.Wanted.InfraHosts, name) || name == v.Wanted.AdminHost)
-	}
+	clients := v.Wanted.Clients()
 	for _, h := range hosts {
-		if !infra(h.Name) {
+		if !slices.Contains(clients, h.Name) || h.Name == v.Newcomer.Name {
 			all = append(all, target{v.Wanted.ClientURL(h), h.Name})
 		}
 	}
@@ -876,32 +889,6 @@ func (s *Site) debts() []string {
 		return nil
 	}
 	return strings.Fields(string(b))
-}
-
-// settleDebts remembers the hosts whose references could not be refreshed, and
-// forgets those that are up to date again.
-func (s *Site) settleDebts(v View) error {
-	owed := v.Admin.Debts
-	for _, name := range v.referenceHosts() {
-		h, ok := v.Host(name)
-		switch {
-		case !ok || !h.Reachable():
-			owed = append(owed, name)
-		case !slices.ContainsFunc(references(v, nil, ""), func(s Step) bool { return s.Host == name && s.Until(v) != nil }):
-			owed = slices.DeleteFunc(slices.Clone(owed), func(o string) bool { return o == name })
-		}
-	}
-	slices.Sort(owed)
-	if owed = slices.Compact(owed); slices.Equal(owed, v.Admin.Debts) {
-		return nil
-	}
-	if len(owed) == 0 {
-		return os.Remove(s.debtsPath())
-	}
-	if err := os.WriteFile(s.debtsPath(), []byte(strings.Join(owed, "\n")+"\n"), 0o600); err != nil {
-		return fmt.Errorf("remember what is owed: %w", err)
-	}
-	return nil
 }
 
 // Digest is a short hash of a text, for plans and codes.

@@ -129,7 +129,8 @@ func (v View) findings() []string {
 	if !v.Exists() {
 		return append(all, "no member of a cluster answers")
 	}
-	for _, s := range slices.Concat(clusterNeeds(), []Safeguard{everyVoterAnswers()}, membersReachable(v)) {
+	refs := v.refreshmentOf(change{})
+	for _, s := range slices.Concat(clusterNeeds(), []Safeguard{everyVoterAnswers()}, membersReachable(v), refs.needs) {
 		if s.Name == "inventory-sound" {
 			continue
 		}
@@ -141,7 +142,7 @@ func (v View) findings() []string {
 			all = append(all, s.Name+": "+text)
 		}
 	}
-	for _, step := range references(v, nil, "") {
+	for _, step := range refs.steps() {
 		if h, ok := v.Host(step.Host); !ok || !h.Reachable() {
 			continue
 		}
@@ -149,6 +150,7 @@ func (v View) findings() []string {
 			all = append(all, "drift: "+err.Error())
 		}
 	}
+	all = append(all, v.vipFindings()...)
 	for _, d := range v.Admin.Debts {
 		all = append(all, "debt: the references on "+d+" were passed over")
 	}

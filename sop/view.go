@@ -118,6 +118,10 @@ type HostView struct {
 	Taken   time.Time
 	// Skew is how far the host's clock is ahead of ours.
 	Skew time.Duration
+	// Shakes are TLS handshakes that were tried from there: "" when the member
+	// took the certificate, else the error's text. One that is not in it was not
+	// tried, or the host could not.
+	Shakes map[host.Handshake]string
 }
 
 // Reachable reports whether the host could be looked at.
@@ -143,6 +147,8 @@ type AdminView struct {
 	Added map[string]time.Time
 	// Debts are references that could not be refreshed and were waived.
 	Debts []string
+	// Clients is what this admin host did to Patroni and vip-manager.
+	Clients ClientRecord
 	// User is set when there are credentials for a cluster with auth on.
 	User string
 	// Binary is the etcd to put on hosts; nil when the inventory names none.
@@ -192,8 +198,14 @@ func (v View) Spec(name string) inventory.Host {
 	if v.Newcomer.Name == name {
 		return v.Newcomer
 	}
-	return inventory.Host{Name: name, Addr: name, ClientPort: v.Wanted.ClientPort, PeerPort: v.Wanted.PeerPort,
-		DataDir: v.Wanted.DataDir, WALDir: v.Wanted.WALDir, Become: true, Connection: "ssh"}
+	spec := inventory.Host{Name: name, Addr: name, Become: true, Connection: "ssh"}
+	for _, h := range v.Wanted.Others {
+		if h.Name == name { // how it is reached is its own, what etcd would have there is the group's
+			spec = h
+		}
+	}
+	spec.ClientPort, spec.PeerPort, spec.DataDir, spec.WALDir = v.Wanted.ClientPort, v.Wanted.PeerPort, v.Wanted.DataDir, v.Wanted.WALDir
+	return spec
 }
 
 // PeerURL is where peers would dial the member on a host.

@@ -167,17 +167,21 @@ func digest(v string) error {
 func Waivable() []string {
 	return []string{
 		"certificates",
+		"client-reaches",
 		"clocks",
 		"disk",
 		"inventory-agrees",
 		"no-member",
 		"no-proxy",
+		"postgres-sound",
 		"quota-headroom",
+		"references-editable",
 		"references-reachable",
 		"remembered-cluster",
 		"spare",
 		"unreachable",
 		"versions",
+		"vip-manager-version",
 		"voters-answer",
 	}
 }
@@ -208,7 +212,7 @@ func Targets() []Target {
 		procedure("purgeCluster", nil).with(confirm),
 		procedure("purgeHost", host).with(confirm),
 		procedure("clientEnv", nil, boolean("install"), boolean("check")),
-		procedure("reloadConfig", nil, each("only", anyElement), boolean("restart")).with(soak),
+		procedure("reloadConfig", nil, each("only", anyElement), boolean("restart"), boolean("vips")).with(soak),
 		procedure("addMember", host).with(edit),
 		procedure("removeMember", host).with(edit),
 		procedure("restart", nil).with(soak),

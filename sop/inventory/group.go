@@ -48,6 +48,7 @@ type Group struct {
 
 	Postgres   []Postgres // hosts of PostgreSQL clusters, of any etcd
 	TargetDirs []string   // where infra hosts may keep etcd's monitoring targets
+	Others     []Host     // the hosts that Clients names, for reaching them
 }
 
 // A Host is one machine of the inventory with its values resolved.
@@ -130,6 +131,9 @@ func (v *Inventory) Group(name string) (*Group, error) {
 		}
 	}
 	g.Postgres, g.TargetDirs = v.postgres(), targetDirs(own)
+	for _, name := range g.Clients() {
+		g.Others = append(g.Others, v.Host(name))
+	}
 	return g, nil
 }
 

@@ -16,7 +16,7 @@ const withPostgres = `all:
       vars: { pg_cluster: pg-meta, pg_vip_enabled: true, pg_vip_address: 10.10.10.2/24 }
     pg-test:
       hosts:
-        10.10.10.21: { pg_seq: 1, pg_role: primary, patroni_ssl_enabled: yes }
+        10.10.10.21: { pg_seq: 1, pg_role: primary, patroni_ssl_enabled: yes, ansible_user: dba }
         10.10.10.22: { pg_seq: 2, pg_role: replica, patroni_port: 8010 }
       vars: { pg_cluster: pg-test, pg_vip_address: 10.10.10.3/24 }
     pg-bare: { hosts: { 10.10.10.31: { pg_role: primary } } }
@@ -38,6 +38,8 @@ func TestPostgresHosts(t *testing.T) {
 	}, g.Postgres)
 	require.Equal(t, []string{"/srv/targets/etcd", "/infra/targets/etcd"}, g.TargetDirs)
 	require.Equal(t, []string{"10.10.10.9", "10.10.10.21", "10.10.10.22", "10.10.10.31", "10.10.10.32"}, g.Clients(), "hosts of the group are none")
+	require.Equal(t, "10.10.10.21", g.Others[1].Name)
+	require.Equal(t, "dba", g.Others[1].SSHUser, "how they are reached is the inventory's to say")
 	_, ok := g.PostgresOn("10.10.10.40")
 	require.False(t, ok)
 	p, ok := g.PostgresOn("10.10.10.22")
