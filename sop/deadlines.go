@@ -7,17 +7,18 @@ type Patience int
 
 // The rows of the table of deadlines.
 const (
-	Brief     Patience = iota // a change that is there as soon as it was made
-	Looking                   // one member or host, asked once
-	Calling                   // one membership call
-	Acting                    // one change on one host; mage leaves 5 s after Ctrl-C
-	Electing                  // a leader that every voter agrees on
-	Starting                  // a process that starts and answers
-	Settling                  // etcd's HealthInterval, after the last start or change
-	CatchUp                   // a learner that receives the whole database
-	Saving                    // a snapshot on its way to the admin host
-	Expiring                  // a lock whose holder is gone
-	patiences                 // how many there are
+	Brief      Patience = iota // a change that is there as soon as it was made
+	Looking                    // one member or host, asked once
+	Calling                    // one membership call
+	Acting                     // one change on one host; mage leaves 5 s after Ctrl-C
+	Electing                   // a leader that every voter agrees on
+	Starting                   // a process that starts and answers
+	Settling                   // etcd's HealthInterval, after the last start or change
+	CatchUp                    // a learner that receives the whole database
+	Saving                     // a snapshot on its way to the admin host
+	Expiring                   // a lock whose holder is gone
+	Connecting                 // the first connection to a host, by way of others maybe
+	patiences                  // how many there are
 )
 
 // Deadlines is the one table of deadlines.
@@ -37,6 +38,8 @@ func StandardDeadlines() Deadlines {
 		CatchUp:  30 * time.Minute,
 		Saving:   30 * time.Minute,
 		Expiring: 15 * time.Second,
+
+		Connecting: 12 * time.Second,
 	}
 }
 

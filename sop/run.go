@@ -158,6 +158,9 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 		return res, err
 	}
 	if plan.Empty() {
+		if v, err = r.guard(ctx, p, plan, plan.Reached, v, ""); err != nil {
+			return res, r.refused(p, err)
+		}
 		r.Site.tidy(ctx, v)
 		return res, record(Finished, "nothing to do")
 	}
