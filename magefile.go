@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"math"
 	"math/big"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -25,6 +26,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,6 +44,7 @@ import (
 	"github.com/etcdrill/etcdrill/sop/command"
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
+	"github.com/etcdrill/etcdrill/sop/host/ssh"
 	"github.com/etcdrill/etcdrill/sop/inventory"
 	"github.com/etcdrill/etcdrill/sop/pki"
 )
@@ -96,6 +99,7 @@ func CreateCluster(
 	safeguard *bool, // whether an existing cluster is protected; overrides etcd_safeguard
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
@@ -103,7 +107,7 @@ func CreateCluster(
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
 		token, err := config.NewToken(g.began, rand.Reader)
 		p := sop.CreateCluster{Clean: clean, Safeguard: safeguard, Unreachable: slices.Contains(strings.Split(given(waive), ","), "unreachable"), Token: token, Stamp: sop.Stamp(g.began)}
 		if on(clean) { // a rebuild is an event, which a rerun has to know
@@ -120,6 +124,7 @@ func DestroyCluster(
 	safeguard *bool, // whether an existing cluster is protected; overrides etcd_safeguard
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
@@ -127,7 +132,7 @@ func DestroyCluster(
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
 		return sop.DestroyCluster{Clean: clean, Safeguard: safeguard, Stamp: sop.Stamp(g.began)}, nil
 	})
 }
@@ -137,6 +142,7 @@ func PurgeCluster(
 	ctx context.Context,
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
@@ -144,7 +150,7 @@ func PurgeCluster(
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(*ground) (sop.Procedure, error) {
 		return sop.PurgeCluster{}, nil
 	})
 }
@@ -155,6 +161,7 @@ func PurgeHost(
 	host string, // inventory name of the host
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
@@ -162,7 +169,7 @@ func PurgeHost(
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(*ground) (sop.Procedure, error) {
 		return sop.PurgeHost{Host: host}, nil
 	})
 }
@@ -174,13 +181,14 @@ func ClientEnv(
 	check *bool, // try put, get and delete of a key of its own through every voter
 	plan *bool, // show the steps of -install and take none
 	rehearse *bool, // run -install on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 ) error {
-	o := options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}
+	o := options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}
 	if on(install) || on(plan) || on(rehearse) {
 		if on(check) {
 			return mg.Fatal(2, "clientEnv: -check stands without -install, -plan and -rehearse")
@@ -198,6 +206,7 @@ func ReloadConfig(
 	vips *bool, // restart vip-manager wherever it still runs with another list
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
@@ -205,7 +214,7 @@ func ReloadConfig(
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
 		p := sop.ReloadConfig{Restart: on(restart), VIPs: on(vips), Soak: g.soak(soak)}
 		if only != nil {
 			p.Only = strings.Split(*only, ",")
@@ -221,6 +230,7 @@ func AddMember(
 	host string, // inventory name of the host
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
@@ -228,7 +238,7 @@ func AddMember(
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(*ground) (sop.Procedure, error) {
 		return sop.AddMember{Host: host}, nil
 	})
 }
@@ -239,6 +249,7 @@ func RemoveMember(
 	host string, // inventory name of the host
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
@@ -246,7 +257,7 @@ func RemoveMember(
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(g *ground) (sop.Procedure, error) {
 		return sop.RemoveMember{Host: host, Stamp: sop.Stamp(g.began)}, nil
 	})
 }
@@ -256,6 +267,7 @@ func Restart(
 	ctx context.Context,
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
@@ -263,7 +275,7 @@ func Restart(
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
 		p := sop.Restart{Soak: g.soak(soak)}
 		p.Since = g.since(p.String())
 		return p, nil
@@ -276,13 +288,14 @@ func Snapshot(
 	file string, // file to write, which must not be there yet
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	waive *string, // safeguards to pass over, by name, comma separated
 	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
 	json *bool, // one record per line on stdout
 	expect *string, // the reviewed plan's hash; another plan is refused
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, noHosts: true}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, looks: true}, func(g *ground) (sop.Procedure, error) {
 		path, err := filepath.Abs(file)
 		if err != nil {
 			return nil, err
@@ -295,6 +308,7 @@ func Snapshot(
 // Status takes one look: members, roles, lag, alarms, drift.
 func Status(
 	ctx context.Context,
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	json *bool, // one line of JSON on stdout
 ) error {
 	ctx, stop := interruptible(ctx)
@@ -303,7 +317,7 @@ func Status(
 	if err != nil {
 		return ended(err, false)
 	}
-	defer g.site.Close()
+	defer g.close()
 	v, err := g.site.Observe(ctx, sop.Scope{AllHosts: true, Hash: true, Disks: true})
 	if err != nil {
 		return ended(err, false)
@@ -318,11 +332,11 @@ func Status(
 
 // options are what every procedure takes.
 type options struct {
-	plan, rehearse, json         *bool
+	plan, rehearse, tunnel, json *bool
 	waive, expect, confirm, edit *string
 	reason, notAfter             *string
-	// noHosts is set where a procedure asks etcd and no host.
-	noHosts bool
+	// looks is set where hosts are only looked at, so that no sudo is needed.
+	looks bool
 }
 
 func on(b *bool) bool { return b != nil && *b }
@@ -345,11 +359,12 @@ func (o options) waived() []string {
 func perform(ctx context.Context, o options, procedure func(*ground) (sop.Procedure, error)) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
+	o.looks = o.looks || on(o.plan) || on(o.rehearse)
 	g, err := open(ctx, o)
 	if err != nil {
 		return ended(err, false)
 	}
-	defer g.site.Close()
+	defer g.close()
 	p, err := procedure(g)
 	if err != nil {
 		return ended(err, false)
@@ -360,15 +375,9 @@ func perform(ctx context.Context, o options, procedure func(*ground) (sop.Proced
 	if on(o.plan) {
 		return g.explain(ctx, p, o)
 	}
-	if g.lab == nil && !o.noHosts {
-		return ended(errNoSSH, false)
-	}
+	defer g.tellCounts()
 	return g.run(ctx, p, o)
 }
-
-// errNoSSH is why a real host cannot be worked on.
-var errNoSSH = fmt.Errorf("%w: the inventory is about real hosts, and this version cannot reach hosts over SSH yet; nothing was touched. "+
-	"What works now: -plan and status ask etcd itself, and lab:up gives a lab in which everything can be done", sop.ErrGround)
 
 // explain prints a plan.
 func (g *ground) explain(ctx context.Context, p sop.Procedure, o options) error {
@@ -535,11 +544,12 @@ func printJSON(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }
 func clientEnv(ctx context.Context, o options, check bool) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
+	o.looks = true
 	g, err := open(ctx, o)
 	if err != nil {
 		return ended(err, false)
 	}
-	defer g.site.Close()
+	defer g.close()
 	v, err := g.site.Observe(ctx, sop.Scope{})
 	if err != nil {
 		return ended(err, false)
@@ -609,6 +619,7 @@ type ground struct {
 	inv             *inventory.Inventory
 	site            *sop.Site
 	lab             *embedded.Lab // nil on real hosts
+	client          *ssh.Client   // nil in a lab
 	place           string        // PROD or LAB
 	began           time.Time
 	command, prefix string // as it was typed
@@ -640,9 +651,6 @@ func open(ctx context.Context, o options) (*ground, error) {
 		Inventory: path, Group: name, Edit: "edit",
 		State: filepath.Join(dir, ".etcdrill"), PKI: pki.Dir(filepath.Join(dir, "files", "pki")),
 		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
-		Hosts: func(inventory.Host) (host.Host, error) {
-			return nil, errors.New("this version cannot reach hosts over SSH yet")
-		},
 	}
 	if e := given(o.edit); e != "" {
 		g.site.Edit = e
@@ -653,19 +661,108 @@ func open(ctx context.Context, o options) (*ground, error) {
 		}
 		g.place = "LAB"
 		g.site.Hosts = func(spec inventory.Host) (host.Host, error) { return g.lab.Host(spec.Name), nil }
+	} else if err := g.overSSH(o.looks); err != nil {
+		return nil, groundError(err)
 	}
 	name, password := credentials(group)
 	if password != "" {
 		g.site.User = name
 	}
-	connect := grpc.WithNoProxy()
-	if g.lab != nil && os.Getenv(envInside) != inv.Lab {
+	var way sop.Way
+	switch {
+	case g.lab == nil && on(o.tunnel):
+		way = g.tunnel(ctx, group)
+	case g.lab != nil && os.Getenv(envInside) != inv.Lab:
 		// From out here the lab's addresses are production's.
-		connect = grpc.WithContextDialer(g.lab.DialContext(embedded.Admin))
+		way = g.lab.DialContext(embedded.Admin)
 	}
 	g.site.Meter = sop.NewMeter(time.Now)
-	g.site.Dial = dialer(g.site.PKI, name, password, connect, grpc.WithChainUnaryInterceptor(g.site.Meter.Unary))
+	g.site.Dial = dialer(g.site.PKI, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary))
 	return g, nil
+}
+
+// overSSH lets the hosts be real ones, reached by the user's own ssh. Those who
+// only look need no sudo.
+func (g *ground) overSSH(looks bool) error {
+	client, err := ssh.New(ssh.Config{ReadOnly: looks})
+	if err != nil {
+		return err
+	}
+	g.client = client
+	g.site.Hosts = func(h inventory.Host) (host.Host, error) {
+		spec, err := ssh.SpecOf(h)
+		if err != nil {
+			return nil, err
+		}
+		return client.Host(spec), nil
+	}
+	return nil
+}
+
+// tunnel gives a way to etcd through the connections to the hosts: that of the
+// member's own host, else, for one that the group does not have or that ssh does
+// not reach, that of another. All are made at once, before the first is needed.
+func (g *ground) tunnel(ctx context.Context, group *inventory.Group) sop.Way {
+	ctx, stop := context.WithTimeout(ctx, g.site.Deadlines[sop.Connecting])
+	defer stop()
+	var machines []*ssh.Machine
+	var wg sync.WaitGroup
+	for _, h := range group.Hosts {
+		if spec, err := ssh.SpecOf(h); err == nil { // else a look says what is wrong
+			m := g.client.Host(spec)
+			machines = append(machines, m)
+			wg.Go(func() { m.Connect(ctx) })
+		}
+	}
+	wg.Wait()
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		name, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		own := slices.Clone(machines)
+		slices.SortStableFunc(own, func(a, b *ssh.Machine) int {
+			switch {
+			case a.Name() == name && b.Name() != name:
+				return -1
+			case b.Name() == name && a.Name() != name:
+				return 1
+			}
+			return 0
+		})
+		err = fmt.Errorf("-tunnel: group %s has no host to go through", group.Name)
+		for _, m := range own {
+			conn, merr := m.DialContext(ctx, address)
+			if merr == nil {
+				return conn, nil
+			}
+			if err = merr; !errors.Is(err, host.ErrUnreachable) || ctx.Err() != nil {
+				break
+			}
+		}
+		return nil, err
+	}
+}
+
+// close ends the connections to members, then those to hosts.
+func (g *ground) close() {
+	err := g.site.Close()
+	if g.client != nil {
+		err = errors.Join(err, g.client.Close())
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "warning: close the connections: %v\n", err)
+	}
+}
+
+// tellCounts says what the hosts cost.
+func (g *ground) tellCounts() {
+	if g.client == nil {
+		return
+	}
+	for _, c := range g.client.Counts() {
+		fmt.Fprintf(os.Stderr, "%s: connections opened %d, commands run %d\n", c.Host, c.Connections, c.Commands)
+	}
 }
 
 func labGone(path, socket string, err error) error {
@@ -747,7 +844,7 @@ func credentials(group *inventory.Group) (name, password string) {
 
 // dialer reaches members, each on its own. The identity is looked for at each
 // call until there is one, since createCluster makes the CA.
-func dialer(dir pki.Dir, name, password string, options ...grpc.DialOption) sop.Dialer {
+func dialer(dir pki.Dir, name, password string, way sop.Way, options ...grpc.DialOption) sop.Dialer {
 	var known *tls.Config
 	ask := make(chan struct{}, 1)
 	identity := func() (*tls.Config, error) {
@@ -774,7 +871,7 @@ func dialer(dir pki.Dir, name, password string, options ...grpc.DialOption) sop.
 			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
 				Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}}),
 		)}
-		c, err := sop.DialMember(settings, endpoint)
+		c, err := sop.DialMember(settings, endpoint, way)
 		if err != nil || password == "" {
 			return c, err
 		}
@@ -789,7 +886,7 @@ func dialer(dir pki.Dir, name, password string, options ...grpc.DialOption) sop.
 		}
 		_ = c.Close() // nothing was written through it
 		settings.Username, settings.Password = name, password
-		return sop.DialMember(settings, endpoint)
+		return sop.DialMember(settings, endpoint, way)
 	}
 }
 

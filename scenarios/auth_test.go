@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/scenarios"
@@ -27,8 +26,7 @@ func as(rig *scenarios.Rig, user, password string) with {
 			if err != nil {
 				return nil, err
 			}
-			return sop.DialMember(clientv3.Config{TLS: config, Username: user, Password: password, DialTimeout: patience,
-				DialOptions: []grpc.DialOption{grpc.WithContextDialer(dial)}}, endpoint)
+			return sop.DialMember(clientv3.Config{TLS: config, Username: user, Password: password, DialTimeout: patience}, endpoint, dial)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func startPlain(ctx context.Context, dir, executable string) (p *plain, err erro
 			if err != nil {
 				return nil, err
 			}
-			return sop.DialMember(clientv3.Config{TLS: config, DialTimeout: 2 * time.Second}, endpoint)
+			return sop.DialMember(clientv3.Config{TLS: config, DialTimeout: 2 * time.Second}, endpoint, nil)
 		},
 		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(),
 		Self: sop.Holder{User: "bench", Host: "admin", BootID: "lab", PID: os.Getpid(), Run: "plain"},

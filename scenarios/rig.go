@@ -13,7 +13,6 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
@@ -141,8 +140,7 @@ func (r *Rig) Operator(run string) *Operator {
 			if err != nil {
 				return nil, err
 			}
-			return sop.DialMember(clientv3.Config{TLS: config, DialTimeout: 2 * time.Second,
-				DialOptions: []grpc.DialOption{grpc.WithContextDialer(dial)}}, endpoint)
+			return sop.DialMember(clientv3.Config{TLS: config, DialTimeout: 2 * time.Second}, endpoint, dial)
 		},
 		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(),
 		Self: sop.Holder{User: "operator", Host: "admin", BootID: "lab", PID: os.Getpid(), Run: run},

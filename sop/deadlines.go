@@ -21,6 +21,7 @@ const (
 	Installing                 // a package or a binary on its way to a host
 	Saving                     // a snapshot on its way to the admin host
 	Expiring                   // a lock whose holder is gone
+	Connecting                 // the first connection to a host, by way of others maybe
 	patiences                  // how many there are
 )
 
@@ -42,6 +43,7 @@ func StandardDeadlines() Deadlines {
 		Installing: 10 * time.Minute,
 		Saving:     30 * time.Minute,
 		Expiring:   15 * time.Second,
+		Connecting: 12 * time.Second,
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,9 +65,17 @@ type member struct {
 	web            *http.Client
 }
 
+// A Way connects to an address. The nil Way is this machine's own network.
+type Way func(ctx context.Context, address string) (net.Conn, error)
+
 // DialMember dials one member with upstream's client. The configuration gives
 // TLS, user and password; endpoints and logger are set here.
-func DialMember(cfg clientv3.Config, endpoint string) (Etcd, error) {
+func DialMember(cfg clientv3.Config, endpoint string, way Way) (Etcd, error) {
+	web := &http.Transport{TLSClientConfig: cfg.TLS, DisableKeepAlives: true}
+	if way != nil {
+		cfg.DialOptions = append(slices.Clone(cfg.DialOptions), grpc.WithContextDialer(way))
+		web.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) { return way(ctx, address) }
+	}
 	cfg.Endpoints = []string{endpoint}
 	cfg.Logger = zap.NewNop()
 	cfg.MaxCallSendMsgSize = 0
@@ -81,8 +91,7 @@ func DialMember(cfg clientv3.Config, endpoint string) (Etcd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", endpoint, err)
 	}
-	m := &member{client: c, endpoint: endpoint, user: user, password: password,
-		web: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, DisableKeepAlives: true}}}
+	m := &member{client: c, endpoint: endpoint, user: user, password: password, web: &http.Client{Transport: web}}
 	if guest {
 		return &guestOf{member: m}, nil
 	}

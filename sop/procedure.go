@@ -24,6 +24,9 @@ type Plan struct {
 	// Needs must hold before the first change; a refusal here leaves
 	// everything as it was. Steps carry needs of their own.
 	Needs []Safeguard
+	// Reached must hold for an empty plan to mean that the goal is reached: what
+	// could not be looked at may be otherwise.
+	Reached []Safeguard
 	// Consent is what a human has to agree to, nil when nothing is lost.
 	Consent *Consent
 	// Warnings are said aloud and stop nothing.

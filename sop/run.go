@@ -165,6 +165,9 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 		return res, err
 	}
 	if plan.Empty() {
+		if v, err = r.guard(ctx, p, plan, plan.Reached, v, ""); err != nil {
+			return res, r.refused(p, err)
+		}
 		for _, w := range plan.Warnings {
 			if err := record(Warned, w); err != nil {
 				return res, err

@@ -40,6 +40,12 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 	}
+	allOff := func(g *ground) {
+		require.NoError(g.t, g.operator().Site.forget(), "an inventory that has never met its cluster")
+		for _, h := range hosts {
+			g.w.machines[h].powerOff()
+		}
+	}
 	for _, c := range []struct {
 		name      string
 		hosts     int
@@ -80,6 +86,12 @@ func TestRefusals(t *testing.T) {
 		{"destroy with a host that could come back", 3, "", func(g *ground) { m(g, 2).powerOff() },
 			func(*ground) Procedure { return DestroyCluster{Stamp: stampNow()} }, "unreachable", "cannot be reached"},
 		{"purge with a host that could come back", 3, "", func(g *ground) { m(g, 2).powerOff() },
+			func(*ground) Procedure { return PurgeCluster{} }, "unreachable", "cannot be reached"},
+		{"destroy when no host can be looked at", 3, "", allOff, func(*ground) Procedure { return DestroyCluster{Stamp: stampNow()} }, "unreachable", "cannot be reached"},
+		{"purge when no host can be looked at", 3, "", allOff, func(*ground) Procedure { return PurgeCluster{} }, "unreachable", "cannot be reached"},
+		{"destroy again with a host that could come back", 3, "", func(g *ground) { g.must(DestroyCluster{Stamp: stampNow()}); m(g, 2).powerOff() },
+			func(*ground) Procedure { return DestroyCluster{Stamp: stampNow()} }, "unreachable", "cannot be reached"},
+		{"purge again with a host that could come back", 3, "", func(g *ground) { g.must(PurgeCluster{}); m(g, 2).powerOff() },
 			func(*ground) Procedure { return PurgeCluster{} }, "unreachable", "cannot be reached"},
 		{"add with a member's host unreachable", 3, "", func(g *ground) { m(g, 2).reach = false }, add, "references-reachable", "cannot be reached"},
 		{"add under an alarm", 3, "", func(g *ground) { c := g.etcd(); c.alarms[c.leader] = "NOSPACE" }, add, "no-alarm", "NOSPACE"},

@@ -127,6 +127,11 @@ func (v View) findings() []string {
 	var all []string
 	all = append(all, v.Inventory.Faults...)
 	if !v.Exists() {
+		for _, h := range v.Hosts {
+			if !h.Reachable() {
+				all = append(all, h.Name+" cannot be reached: "+h.Problem)
+			}
+		}
 		return append(all, "no member of a cluster answers")
 	}
 	refs := v.refreshmentOf(change{})

@@ -17,7 +17,7 @@ func (p Plan) ifOpen(v View) Plan {
 			return p
 		}
 	}
-	return Plan{}
+	return Plan{Reached: p.Reached}
 }
 
 // either holds when one of cs does; the last one answers otherwise.

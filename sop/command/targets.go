@@ -190,7 +190,7 @@ func Waivable() []string {
 // own before them.
 func procedure(name string, args []string, own ...Flag) Target {
 	return Target{Name: name, Args: args, Alone: true, Site: true, Flags: append(own,
-		boolean("plan"), boolean("rehearse"), beside(each("waive", waivable), "reason"), text("reason"), boolean("json"),
+		boolean("plan"), boolean("rehearse"), boolean("tunnel"), beside(each("waive", waivable), "reason"), text("reason"), boolean("json"),
 		Flag{Name: "expect", Type: "string", Check: digest}, Flag{Name: "notAfter", Type: "string", Check: moment})}
 }
 
@@ -217,7 +217,7 @@ func Targets() []Target {
 		procedure("removeMember", host).with(edit),
 		procedure("restart", nil).with(soak),
 		procedure("snapshot", []string{"FILE"}),
-		{Name: "status", Flags: []Flag{boolean("json")}, Alone: true, Site: true},
+		{Name: "status", Flags: []Flag{boolean("tunnel"), boolean("json")}, Alone: true, Site: true},
 		{Name: "rehearse", Flags: []Flag{whole("seed")}, Alone: true},
 		{Name: "lab:up", Flags: []Flag{choice("kind", "embedded"), text("inventory"), each("hosts", address), text("name")}, Alone: true},
 		{Name: "lab:down", Flags: []Flag{text("name")}, Alone: true},

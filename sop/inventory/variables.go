@@ -97,6 +97,7 @@ var Variables = []Variable{
 	{"ansible_port", "", "any", "SSH port", aPort},
 	{"ansible_user", "", "any", "SSH user", aText},
 	{"ansible_ssh_private_key_file", "", "any", "SSH key", aText},
+	{"ansible_ssh_common_args", "", "any", "more options of ssh; `ansible_ssh_args` and `ansible_ssh_extra_args` too. Host keys stay strict", aText},
 	{"ansible_connection", "ssh", "any", "ssh, or local for the machine that one is on", anAccess},
 	{"ansible_become", "true", "any", "use sudo; the playbooks that this follows do", aBool},
 	{"ansible_become_user", "root", "any", "user that sudo turns to", aText},
