@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"math"
 	"math/big"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -673,6 +674,7 @@ func open(ctx context.Context, o options) (*ground, error) {
 	g.site = &sop.Site{
 		Inventory: path, Group: name, Edit: "edit",
 		State: filepath.Join(dir, ".etcdrill"), PKI: pki.Dir(filepath.Join(dir, "files", "pki")),
+		Resolve: net.DefaultResolver.LookupHost,
 		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
 		Hosts: func(inventory.Host) (host.Host, error) {
 			return nil, errors.New("this version cannot reach hosts over SSH yet")

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path"
 	"slices"
@@ -167,6 +168,7 @@ type machine struct {
 	deaf    map[string]bool // host:port pairs that it cannot dial
 	claim   host.Claim
 	notes   []string // in its journal
+	addrs   []string // of its interfaces
 
 	listeners map[int]string // of other programs
 
@@ -464,6 +466,9 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 	if h.op.plain {
 		m.hide(&f)
 	}
+	if q.Addrs {
+		f.Addrs = m.addrs
+	}
 	if q.Etcd != "" {
 		f.Etcd = host.Binary{Path: q.Etcd, Version: m.version}
 	}
@@ -547,7 +552,10 @@ func (m *machine) dirFacts(p string) host.Dir {
 
 // dial tries a TCP connection.
 func (m *machine) dial(to string) string {
-	address, port, _ := strings.Cut(to, ":")
+	address, port, err := net.SplitHostPort(to)
+	if err != nil {
+		return err.Error()
+	}
 	other, ok := m.w.machines[address]
 	switch {
 	case m.deaf[to] || !ok || !other.on:
