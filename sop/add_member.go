@@ -37,7 +37,7 @@ func (p AddMember) Refuses(v View) error {
 // Plan implements Procedure.
 func (p AddMember) Plan(v View) (Plan, error) {
 	if err := validHost(p.Host); err != nil {
-		return Plan{}, refuse("valid-host", p.Host, "name the host as in the inventory, by its IP address", "%v", err)
+		return Plan{}, refuse("valid-host", p.Host, "name the host as in the inventory", "%v", err)
 	}
 	if !v.Exists() {
 		return Plan{}, v.nobody("look at it with: status; a cluster that is not there is made by createCluster")
@@ -47,7 +47,7 @@ func (p AddMember) Plan(v View) (Plan, error) {
 	plan := Plan{
 		Needs: slices.Concat(clusterNeeds(h), []Safeguard{
 			inventoryWritable(), reachable(h), installable(h), versionFits(h), blankHost(h), quotaFits(h),
-			roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
+			certificatesGiven(h), roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
 		}, membersReachable(v, h), refs.needs),
 		Warnings: refs.warnings(),
 		Subject:  h,

@@ -254,7 +254,10 @@ func (m *machine) lookAtClients(q host.Question, f *host.Facts) {
 		f.HTTP[u] = m.get(u)
 	}
 	if q.Addrs {
-		f.Addrs = []string{m.name}
+		f.Addrs = slices.Clone(m.own)
+		if len(f.Addrs) == 0 {
+			f.Addrs = []string{m.name}
+		}
 		for a, on := range m.addrs {
 			if on && a != "" {
 				f.Addrs = append(f.Addrs, a)

@@ -37,7 +37,7 @@ func either(cs ...Condition) Condition {
 // subject may be missing, pending, dead or in the inventory already.
 func clusterNeeds(subject ...string) []Safeguard {
 	return []Safeguard{
-		inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(),
+		inventorySound(), notKubeadm(), mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(),
 		nothingPending(subject...), inventoryAgrees(subject...), noAlarm(), quotaHeadroom(), oneMinor(),
 		sameHash(), votersKeepUp(), clocksAgree(), certificates(), sameCA(),
 	}
@@ -91,11 +91,14 @@ func reachesBack(name string) Safeguard {
 // prepare makes directories, certificates and unit on a host.
 func prepare(v View, h string) []Step {
 	spec := v.Spec(h)
-	steps := []Step{
-		{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}},
+	var steps []Step
+	if !v.Admin.External {
+		steps = append(steps, Step{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}})
+	}
+	steps = append(steps,
 		guarded(makeDir(h, config.ConfDirectory()), etcdUser(h)),
 		makeDir(h, config.DataDirectory(spec.DataDir)),
-	}
+	)
 	if spec.WALDir != "" {
 		steps = append(steps, makeDir(h, config.DataDirectory(spec.WALDir)))
 	}
@@ -116,6 +119,9 @@ func fileThere(name, path string) Condition {
 	return func(v View) error {
 		facts, err := v.facts(name)
 		if err != nil {
+			return err
+		}
+		if err := hiddenIn(name, facts, path); err != nil {
 			return err
 		}
 		if !facts.Files[path].Exists {
