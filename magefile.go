@@ -594,7 +594,7 @@ func (g *ground) clientFiles(v sop.View) (sop.ClientFiles, []string) {
 	var notes []string
 	var first *sop.ClientFiles
 	for _, f := range g.site.ClientFilesOn(v) {
-		if g.lab != nil && !strings.HasPrefix(f.CA, string(g.site.PKI)) {
+		if g.place == "LAB" && !strings.HasPrefix(f.CA, string(g.site.PKI)) {
 			continue // this machine's own files have no business in a lab
 		}
 		if _, err := os.Stat(f.Key); errors.Is(err, fs.ErrNotExist) {
@@ -668,13 +668,21 @@ func open(ctx context.Context, o options) (*ground, error) {
 	} else if err := g.overSSH(o.looks); err != nil {
 		return nil, groundError(err)
 	}
+	tunnelled := on(o.tunnel)
+	if dir, ok := container.DirOf(inv.Bytes()); ok && g.lab == nil {
+		lab, err := g.inMachines(dir, group)
+		if err != nil {
+			return nil, err
+		}
+		tunnelled = tunnelled || lab.Gate != "" // etcd is behind it too
+	}
 	name, password := credentials(group)
 	if password != "" {
 		g.site.User = name
 	}
 	var way sop.Way
 	switch {
-	case g.lab == nil && on(o.tunnel):
+	case g.lab == nil && tunnelled:
 		way = g.tunnel(ctx, group)
 	case g.lab != nil && os.Getenv(envInside) != inv.Lab:
 		// From out here the lab's addresses are production's.
@@ -701,6 +709,29 @@ func (g *ground) overSSH(looks bool) error {
 		return client.Host(spec), nil
 	}
 	return nil
+}
+
+// inMachines has the command work on a lab of containers and nowhere else: the
+// inventory may have been edited, and a host on the command line may be anyone's.
+func (g *ground) inMachines(dir string, group *inventory.Group) (container.Info, error) {
+	lab, err := container.Describe(dir)
+	if err != nil {
+		return lab, fmt.Errorf("%w: inventory %s belongs to the lab in %s (%w): make another with lab:up -kind=container", sop.ErrGround, g.site.Inventory, dir, err)
+	}
+	for _, h := range group.Hosts {
+		if err := lab.Holds(h.Name, h.Addr); err != nil {
+			return lab, fmt.Errorf("%w %s: line %d: %w; take the host out, or the first line of a file that is no lab's any more", sop.ErrInventory, g.site.Inventory, h.Line, err)
+		}
+	}
+	g.place = "LAB"
+	reach := g.site.Hosts
+	g.site.Hosts = func(spec inventory.Host) (host.Host, error) {
+		if err := lab.Holds(spec.Name, spec.Addr); err != nil {
+			return nil, err
+		}
+		return reach(spec)
+	}
+	return lab, nil
 }
 
 // tunnel gives a way to etcd through the connections to the hosts: that of the
@@ -799,7 +830,7 @@ func (g *ground) soak(asked *time.Duration) time.Duration {
 	switch {
 	case asked != nil:
 		return *asked
-	case g.lab != nil:
+	case g.place == "LAB":
 		return 0
 	}
 	return sop.Soak
@@ -1188,6 +1219,18 @@ func (Lab) Up(
 	if err != nil {
 		return err
 	}
+	if name != nil {
+		labs, err := allLabs(ctx)
+		if err != nil {
+			return mg.Fatal(5, err)
+		}
+		// lab:down tells them apart by name alone.
+		for _, l := range labs {
+			if l.name == *name && l.state != "dead" {
+				return mg.Fatalf(2, "there is a lab %s already: lab:list shows it, lab:down -name=%s ends it", *name, *name)
+			}
+		}
+	}
 	up := embeddedUp
 	if given(kind) == "container" {
 		up = containerUp
@@ -1300,8 +1343,6 @@ func (Lab) Down(
 	case len(labs) == 0:
 		fmt.Fprintln(os.Stderr, "there is no lab")
 		return nil
-	case len(labs) > 1 && name != nil:
-		return mg.Fatalf(5, "there are two labs %s, an embedded one and one of containers: end the latter with lab:heal after docker rm -f of its containers", *name)
 	case len(labs) > 1:
 		var names []string
 		for _, l := range labs {
@@ -1399,6 +1440,16 @@ func (Lab) Doctor(ctx context.Context) error {
 	}
 	checks := embedded.Doctor(ctx, root)
 	fmt.Print(embedded.Text(checks))
+	machines, cache, err := containerDirs()
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	fmt.Println("labs of containers, lab:up -kind=container:")
+	var more []embedded.Check
+	for _, c := range container.Doctor(ctx, machines, cache) {
+		more = append(more, embedded.Check(c))
+	}
+	fmt.Print(embedded.Text(more))
 	for _, c := range checks {
 		if c.Needed && !c.OK {
 			return mg.Fatalf(5, "no lab can be had on this machine: %s", c.Name)

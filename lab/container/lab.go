@@ -311,9 +311,9 @@ func (l *Lab) start(ctx context.Context, x MachineInfo, user, host keyPair, labe
 				h.NetworkMode = container.NetworkMode(l.info.Network)
 				h.CapAdd = []string{"SYS_ADMIN", "NET_ADMIN"}
 				h.SecurityOpt = []string{"seccomp=unconfined", "apparmor=unconfined"}
-				// A reboot from inside ends PID 1 with a status of its own; whoever
-				// stops a machine from outside wants it to stay off.
-				h.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyOnFailure}
+				// A reboot from inside ends the container; whoever stops it from
+				// outside wants it to stay off.
+				h.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyUnlessStopped}
 				l.engine.groups(h)
 			},
 			EndpointSettingsModifier: func(m map[string]*network.EndpointSettings) {
@@ -430,6 +430,21 @@ func (i Info) Host(was string) string {
 		}
 	}
 	return ""
+}
+
+// Holds says why a host, to be reached at an address, is no machine of the lab;
+// nil for one that is.
+func (i Info) Holds(name, addr string) error {
+	if slices.Contains(i.Hosts, name) && addr == name {
+		return nil
+	}
+	if slices.Contains(i.Hosts, name) {
+		return fmt.Errorf("host %s is to be reached at %s, outside of lab %s", name, addr, i.Name)
+	}
+	if h := i.Host(name); h != "" {
+		return fmt.Errorf("%s is no machine of lab %s: %s stands for it there", name, i.Name, h)
+	}
+	return fmt.Errorf("%s is no machine of lab %s; it has %s", name, i.Name, strings.Join(i.Hosts, ", "))
 }
 
 // Machines are all machines, in Spec's order.

@@ -203,6 +203,9 @@ func (m *Machine) Block(ctx context.Context, b Block) error {
 		{"in", "input", "iifname", "saddr", "dport"},
 		{"out", "output", "oifname", "daddr", "sport"},
 	} {
+		if b.Reject && side.chain == "out" {
+			break // it would stop our own answer
+		}
 		fmt.Fprintf(&rules, "add chain inet %s %s { type filter hook %s priority 0; policy accept; }\n", table, side.chain, side.hook)
 		fmt.Fprintf(&rules, "add rule inet %s %s %s != lo", table, side.chain, side.iface)
 		if b.Peer != "" {
@@ -239,12 +242,14 @@ type Limits struct {
 // Limit sets the limits of the machine; zero Limits take them away.
 func (m *Machine) Limit(ctx context.Context, l Limits) error {
 	const period = 100_000 // microseconds
-	r := container.Resources{CPUPeriod: period, CPUQuota: -1, Memory: -1, MemorySwap: -1}
+	// An engine does not take a limit of memory away again; all that there is, is
+	// none. Swap counts in, and has to be said, or the kernel refuses.
+	r := container.Resources{CPUPeriod: period, CPUQuota: -1, Memory: m.lab.engine.memory, MemorySwap: m.lab.engine.memory}
 	if l.CPUs > 0 {
 		r.CPUQuota = int64(l.CPUs * period)
 	}
 	if l.Memory > 0 {
-		r.Memory, r.MemorySwap = l.Memory, l.Memory // no swap beside it
+		r.Memory, r.MemorySwap = l.Memory, l.Memory
 	}
 	_, err := m.docker().ContainerUpdate(ctx, m.info.Container, client.ContainerUpdateOptions{Resources: &r})
 	return m.wrong("limit", err)
@@ -287,6 +292,9 @@ func (m *Machine) Rekey(ctx context.Context) error {
 	err = m.put(ctx, "/etc/ssh",
 		entry{"ssh_host_ed25519_key", 0o600, key.private},
 		entry{"ssh_host_ed25519_key.pub", 0o644, []byte(key.public + "\n")})
+	if err == nil {
+		_, err = m.run(ctx, []string{"systemctl", "restart", "ssh.service"}) // which keeps its sessions
+	}
 	return m.wrong("change the host key", err)
 }
 
@@ -368,7 +376,7 @@ func (m *Machine) Heal(ctx context.Context) ([]string, error) {
 			return did, err
 		}
 	}
-	if h := c.HostConfig; h != nil && (h.CPUQuota > 0 || h.Memory > 0) {
+	if h := c.HostConfig; h != nil && (h.CPUQuota > 0 || h.Memory > 0 && h.Memory < m.lab.engine.memory) {
 		if err := mend("limits taken away", func(ctx context.Context) error { return m.Limit(ctx, Limits{}) }); err != nil {
 			return did, err
 		}

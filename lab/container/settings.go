@@ -36,7 +36,8 @@ var (
 type engine struct {
 	provider *testcontainers.DockerProvider
 	docker   client.APIClient
-	unified  bool // it has cgroup v2
+	unified  bool  // it has cgroup v2
+	memory   int64 // bytes, of its host
 }
 
 // connect finds the engine as testcontainers does: DOCKER_HOST, the docker
@@ -61,7 +62,7 @@ func connect(ctx context.Context) (engine, error) {
 	if r.Info.OSType != "linux" {
 		return engine{}, errors.Join(fmt.Errorf("the Docker engine runs %s containers; labs are of Linux machines", r.Info.OSType), e.close())
 	}
-	e.unified = r.Info.CgroupVersion == "2"
+	e.unified, e.memory = r.Info.CgroupVersion == "2", r.Info.MemTotal
 	return e, nil
 }
 
@@ -75,3 +76,13 @@ func (e engine) maker(cache string, log io.Writer) image.Maker {
 type silent struct{}
 
 func (silent) Printf(string, ...any) {}
+
+// Answers reports whether a Docker engine answers that labs can be made with;
+// else ErrNoDocker, or what is wrong with it.
+func Answers(ctx context.Context) error {
+	e, err := connect(ctx)
+	if err != nil {
+		return err
+	}
+	return e.close()
+}
