@@ -39,6 +39,7 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/etcdrill/etcdrill/lab/container"
+	"github.com/etcdrill/etcdrill/lab/container/image"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/scenarios"
 	"github.com/etcdrill/etcdrill/sop"
@@ -1253,6 +1254,7 @@ func (Lab) Up(
 type labOrder struct {
 	inventory []byte
 	hosts     []string // sorted
+	databases []string // hosts with PostgreSQL, which may have etcd as well
 }
 
 // labFor reads what a lab is to be made for.
@@ -1293,7 +1295,11 @@ func labFor(file, more string) (labOrder, error) {
 	}
 	hosts = append(append(hosts, g.Clients()...), extra...)
 	slices.Sort(hosts)
-	return labOrder{content, slices.Compact(hosts)}, nil
+	var databases []string
+	for _, p := range g.Postgres {
+		databases = append(databases, p.Host)
+	}
+	return labOrder{content, slices.Compact(hosts), databases}, nil
 }
 
 func embeddedUp(ctx context.Context, o labOrder, name string) (made string, hosts []string, inventory string, err error) {
@@ -1315,8 +1321,14 @@ func containerUp(ctx context.Context, o labOrder, name string) (made string, hos
 		return "", nil, "", err
 	}
 	spec := container.Spec{Root: root, Cache: cache, Name: name, Inventory: o.inventory, Keep: true, Started: time.Now(), Progress: os.Stderr}
-	for _, h := range o.hosts {
-		spec.Machines = append(spec.Machines, container.MachineSpec{Host: h})
+	hosts = append(slices.Clone(o.hosts), o.databases...)
+	slices.Sort(hosts)
+	for _, h := range slices.Compact(hosts) {
+		m := container.MachineSpec{Host: h}
+		if slices.Contains(o.databases, h) {
+			m.Role = image.Database
+		}
+		spec.Machines = append(spec.Machines, m)
 	}
 	l, err := container.Up(ctx, spec)
 	if err != nil {
