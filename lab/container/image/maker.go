@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
@@ -51,7 +52,22 @@ func (m Maker) log() io.Writer {
 	if m.Log == nil {
 		return io.Discard
 	}
-	return m.Log
+	if s, ok := m.Log.(*shared); ok {
+		return s
+	}
+	return &shared{w: m.Log}
+}
+
+// shared is a writer for several at once.
+type shared struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *shared) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(b)
 }
 
 // Ref is the name of an image for a processor, as Go names it.
@@ -101,6 +117,7 @@ func Have(ctx context.Context, docker client.APIClient, ref string) (bool, error
 // it if it is not there: built tells which. Errors that a caller acts on:
 // ErrVersion, ErrNoBase.
 func (m Maker) Ensure(ctx context.Context, role Role, etcd string) (ref string, built bool, err error) {
+	m.Log = m.log()
 	arch, err := Arch(ctx, m.Docker)
 	if err != nil {
 		return "", false, err
@@ -120,12 +137,31 @@ func (m Maker) Ensure(ctx context.Context, role Role, etcd string) (ref string, 
 	if there, err := Have(ctx, m.Docker, ref); err != nil || there {
 		return ref, false, err
 	}
-	if err := m.ensureBase(ctx); err != nil {
-		return "", false, err
+	// Both take a minute or two, and one mostly waits for disks and mirrors.
+	both, stop := context.WithCancel(ctx)
+	defer stop()
+	var bin string
+	var etcdErr error
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if bin, etcdErr = Etcd(both, m.Cache, etcd, arch, m.log()); etcdErr != nil {
+			stop()
+		}
+	})
+	baseErr := m.ensureBase(both)
+	if baseErr != nil {
+		stop()
 	}
-	bin, err := Etcd(ctx, m.Cache, etcd, arch, m.log())
-	if err != nil {
-		return "", false, err
+	wait.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return "", false, fmt.Errorf("make image %s: %w", ref, ctx.Err())
+	case baseErr != nil && !errors.Is(baseErr, context.Canceled):
+		return "", false, baseErr
+	case etcdErr != nil:
+		return "", false, etcdErr
+	case baseErr != nil:
+		return "", false, baseErr
 	}
 	archive, err := buildContext(bin)
 	if err != nil {
