@@ -38,6 +38,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	"github.com/etcdrill/etcdrill/lab/container"
+	"github.com/etcdrill/etcdrill/lab/container/image"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/scenarios"
 	"github.com/etcdrill/etcdrill/sop"
@@ -84,6 +86,9 @@ func init() {
 	if err := command.Check(args, targets); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
+	}
+	for name, value := range container.Environment() {
+		os.Setenv(name, value)
 	}
 	if t, ok := command.Called(args, targets); ok && t.Site && !command.Set(args, "rehearse") {
 		enterLab()
@@ -624,7 +629,7 @@ func (g *ground) clientFiles(v sop.View) (sop.ClientFiles, []string) {
 	var notes []string
 	var first *sop.ClientFiles
 	for _, f := range g.site.ClientFilesOn(v) {
-		if g.lab != nil && !strings.HasPrefix(f.CA, string(g.site.PKI)) {
+		if g.place == "LAB" && !strings.HasPrefix(f.CA, string(g.site.PKI)) {
 			continue // this machine's own files have no business in a lab
 		}
 		if _, err := os.Stat(f.Key); errors.Is(err, fs.ErrNotExist) {
@@ -699,13 +704,21 @@ func open(ctx context.Context, o options) (*ground, error) {
 	} else if err := g.overSSH(o.looks); err != nil {
 		return nil, groundError(err)
 	}
+	tunnelled := on(o.tunnel)
+	if dir, ok := container.DirOf(inv.Bytes()); ok && g.lab == nil {
+		lab, err := g.inMachines(dir, group)
+		if err != nil {
+			return nil, err
+		}
+		tunnelled = tunnelled || lab.Gate != "" // etcd is behind it too
+	}
 	name, password := credentials(group)
 	if password != "" {
 		g.site.User = name
 	}
 	var way sop.Way
 	switch {
-	case g.lab == nil && on(o.tunnel):
+	case g.lab == nil && tunnelled:
 		way = g.tunnel(ctx, group)
 	case g.lab != nil && os.Getenv(envInside) != inv.Lab:
 		// From out here the lab's addresses are production's.
@@ -737,6 +750,29 @@ func (g *ground) overSSH(looks bool) error {
 		return client.Host(spec), nil
 	}
 	return nil
+}
+
+// inMachines has the command work on a lab of containers and nowhere else: the
+// inventory may have been edited, and a host on the command line may be anyone's.
+func (g *ground) inMachines(dir string, group *inventory.Group) (container.Info, error) {
+	lab, err := container.Describe(dir)
+	if err != nil {
+		return lab, fmt.Errorf("%w: inventory %s belongs to the lab in %s (%w): make another with lab:up -kind=container", sop.ErrGround, g.site.Inventory, dir, err)
+	}
+	for _, h := range group.Hosts {
+		if err := lab.Holds(h.Name, h.Addr); err != nil {
+			return lab, fmt.Errorf("%w %s: line %d: %w; take the host out, or the first line of a file that is no lab's any more", sop.ErrInventory, g.site.Inventory, h.Line, err)
+		}
+	}
+	g.place = "LAB"
+	reach := g.site.Hosts
+	g.site.Hosts = func(spec inventory.Host) (host.Host, error) {
+		if err := lab.Holds(spec.Name, spec.Addr); err != nil {
+			return nil, err
+		}
+		return reach(spec)
+	}
+	return lab, nil
 }
 
 // tunnel gives a way to etcd through the connections to the hosts: that of the
@@ -835,7 +871,7 @@ func (g *ground) soak(asked *time.Duration) time.Duration {
 	switch {
 	case asked != nil:
 		return *asked
-	case g.lab != nil:
+	case g.place == "LAB":
 		return 0
 	}
 	return sop.Soak
@@ -1178,46 +1214,85 @@ type Lab mg.Namespace
 // Up makes a lab and prints the path of its inventory on stdout.
 func (Lab) Up(
 	ctx context.Context,
-	kind *string, // embedded: a lab of namespaces on this machine
+	kind *string, // embedded: a lab of namespaces on this machine; container: machines with systemd and SSH, by Docker
 	inventory *string, // build the lab for the hosts of this file; it is only read
 	hosts *string, // more hosts, comma separated, for the inventory to grow by
-	name *string, // of the lab; else lab1, lab2, ...
+	name *string, // of the lab; else lab1, lab2, ... or container1, container2, ...
 ) error {
-	info, err := labUp(ctx, given(inventory), given(hosts), given(name))
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	order, err := labFor(given(inventory), given(hosts))
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "lab %s is up: %s\n", info.Name, strings.Join(info.Hosts, ", "))
-	fmt.Println(info.Inventory)
+	if name != nil {
+		labs, err := allLabs(ctx)
+		if err != nil {
+			return mg.Fatal(5, err)
+		}
+		// lab:down tells them apart by name alone.
+		for _, l := range labs {
+			if l.name == *name && l.state != "dead" {
+				return mg.Fatalf(2, "there is a lab %s already: lab:list shows it, lab:down -name=%s ends it", *name, *name)
+			}
+		}
+	}
+	up := embeddedUp
+	if given(kind) == "container" {
+		up = containerUp
+	}
+	made, names, path, err := up(ctx, order, given(name))
+	switch {
+	case errors.Is(err, embedded.ErrExists), errors.Is(err, container.ErrExists):
+		return mg.Fatalf(2, "%v: lab:list shows it, lab:down -name=%s ends it", err, *name)
+	case err != nil && ctx.Err() != nil:
+		return mg.Fatal(130, err)
+	case err != nil:
+		return mg.Fatal(5, err)
+	}
+	fmt.Fprintf(os.Stderr, "lab %s is up: %s\n", made, strings.Join(names, ", "))
+	fmt.Println(path)
 	return nil
 }
 
-func labUp(ctx context.Context, file, more, name string) (embedded.Info, error) {
+// labOrder is what a lab is to be made for.
+type labOrder struct {
+	inventory []byte
+	hosts     []string // sorted
+	databases []string // hosts with PostgreSQL, which may have etcd as well
+}
+
+// labFor reads what a lab is to be made for.
+func labFor(file, more string) (labOrder, error) {
 	content, extra := scenarios.BuiltIn()
 	if file != "" {
 		b, err := os.ReadFile(file)
 		if err != nil {
-			return embedded.Info{}, mg.Fatal(2, err)
+			return labOrder{}, mg.Fatal(2, err)
 		}
 		content, extra = b, nil
 	}
-	if socket, ok := embedded.SocketOf(content); ok {
-		return embedded.Info{}, mg.Fatalf(2, "%s is a lab's own inventory already, of the lab behind %s", file, socket)
+	socket, ok := embedded.SocketOf(content)
+	if !ok {
+		socket, ok = container.DirOf(content)
+	}
+	if ok {
+		return labOrder{}, mg.Fatalf(2, "%s is a lab's own inventory already, of the lab behind %s", file, socket)
 	}
 	if more != "" {
 		extra = append(extra, strings.Split(more, ",")...)
 	}
 	inv, err := inventory.Parse(file, content)
 	if err != nil {
-		return embedded.Info{}, mg.Fatal(2, err)
+		return labOrder{}, mg.Fatal(2, err)
 	}
 	group, err := inv.Choose(os.Getenv(envCluster))
 	if err != nil {
-		return embedded.Info{}, mg.Fatal(2, err)
+		return labOrder{}, mg.Fatal(2, err)
 	}
 	g, err := inv.Group(group)
 	if err != nil {
-		return embedded.Info{}, mg.Fatal(2, err)
+		return labOrder{}, mg.Fatal(2, err)
 	}
 	var hosts []string
 	for _, h := range g.Hosts {
@@ -1225,18 +1300,48 @@ func labUp(ctx context.Context, file, more, name string) (embedded.Info, error) 
 	}
 	hosts = append(append(hosts, g.Clients()...), extra...)
 	slices.Sort(hosts)
+	var databases []string
+	for _, p := range g.Postgres {
+		databases = append(databases, p.Host)
+	}
+	return labOrder{content, slices.Compact(hosts), databases}, nil
+}
+
+func embeddedUp(ctx context.Context, o labOrder, name string) (made string, hosts []string, inventory string, err error) {
 	root, err := labRoot()
 	if err != nil {
-		return embedded.Info{}, mg.Fatal(5, err)
+		return "", nil, "", err
 	}
-	l, err := embedded.Up(ctx, embedded.Spec{Root: root, Name: name, Hosts: slices.Compact(hosts), Inventory: content, Keep: true, Started: time.Now()})
-	switch {
-	case errors.Is(err, embedded.ErrExists):
-		return embedded.Info{}, mg.Fatalf(2, "%v: lab:list shows it, lab:down -name=%s ends it", err, name)
-	case err != nil:
-		return embedded.Info{}, mg.Fatal(5, err)
+	l, err := embedded.Up(ctx, embedded.Spec{Root: root, Name: name, Hosts: o.hosts, Inventory: o.inventory, Keep: true, Started: time.Now()})
+	if err != nil {
+		return "", nil, "", err
 	}
-	return l.Info(), nil
+	i := l.Info()
+	return i.Name, i.Hosts, i.Inventory, nil
+}
+
+func containerUp(ctx context.Context, o labOrder, name string) (made string, hosts []string, inventory string, err error) {
+	root, cache, err := containerDirs()
+	if err != nil {
+		return "", nil, "", err
+	}
+	spec := container.Spec{Root: root, Cache: cache, Name: name, Inventory: o.inventory, Keep: true, Started: time.Now(), Progress: os.Stderr}
+	hosts = append(slices.Clone(o.hosts), o.databases...)
+	slices.Sort(hosts)
+	for _, h := range slices.Compact(hosts) {
+		m := container.MachineSpec{Host: h}
+		if slices.Contains(o.databases, h) {
+			m.Role = image.Database
+		}
+		spec.Machines = append(spec.Machines, m)
+	}
+	l, err := container.Up(ctx, spec)
+	if err != nil {
+		return "", nil, "", err
+	}
+	i := l.Info()
+	fmt.Fprintf(os.Stderr, "by hand: ssh -F %s %s\n", i.SSHConfig, i.Hosts[0])
+	return i.Name, i.Hosts, i.Inventory, nil
 }
 
 // Down ends a lab and removes all that is left of it.
@@ -1244,15 +1349,11 @@ func (Lab) Down(
 	ctx context.Context,
 	name *string, // of the lab; may be left out when there is only one
 ) error {
-	root, err := labRoot()
+	labs, err := allLabs(ctx)
 	if err != nil {
 		return mg.Fatal(5, err)
 	}
-	labs, err := embedded.List(ctx, root)
-	if err != nil {
-		return mg.Fatal(5, err)
-	}
-	labs = slices.DeleteFunc(labs, func(i embedded.Info) bool { return name != nil && i.Name != *name })
+	labs = slices.DeleteFunc(labs, func(l labLine) bool { return name != nil && l.name != *name })
 	switch {
 	case len(labs) == 0 && name != nil:
 		return mg.Fatalf(2, "there is no lab %s: lab:list shows what there is", *name)
@@ -1261,45 +1362,89 @@ func (Lab) Down(
 		return nil
 	case len(labs) > 1:
 		var names []string
-		for _, i := range labs {
-			names = append(names, i.Name)
+		for _, l := range labs {
+			names = append(names, l.name)
 		}
 		return mg.Fatalf(2, "which one? -name=%s", strings.Join(names, ", -name="))
 	}
-	l, err := embedded.Open(ctx, labs[0].Dir)
-	if errors.Is(err, embedded.ErrGone) {
-		_, err := embedded.Heal(ctx, root)
-		return ended(groundError(err), false)
-	}
-	if err != nil {
+	if err := labs[0].down(ctx); err != nil {
 		return mg.Fatal(5, err)
 	}
-	if err := l.Down(ctx); err != nil {
-		return mg.Fatal(5, err)
-	}
-	fmt.Fprintf(os.Stderr, "lab %s is down\n", labs[0].Name)
+	fmt.Fprintf(os.Stderr, "lab %s is down\n", labs[0].name)
 	return nil
+}
+
+// labLine is one lab of whatever kind.
+type labLine struct {
+	name, state, inventory string
+	hosts                  []string
+	down                   func(context.Context) error
+}
+
+// allLabs lists the labs of both kinds.
+func allLabs(ctx context.Context) ([]labLine, error) {
+	root, err := labRoot()
+	if err != nil {
+		return nil, err
+	}
+	here, err := embedded.List(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	var all []labLine
+	for _, i := range here {
+		l := labLine{name: i.Name, state: "up", inventory: i.Inventory, hosts: i.Hosts}
+		if i.PID == 0 {
+			l.state = "dead"
+			if i.Alive {
+				l.state = "does not answer"
+			}
+		}
+		l.down = func(ctx context.Context) error {
+			l, err := embedded.Open(ctx, i.Dir)
+			if errors.Is(err, embedded.ErrGone) {
+				_, err := embedded.Heal(ctx, root)
+				return err
+			}
+			if err != nil {
+				return err
+			}
+			return l.Down(ctx)
+		}
+		all = append(all, l)
+	}
+	root, _, err = containerDirs()
+	if err != nil {
+		return nil, err
+	}
+	machines, err := container.List(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range machines {
+		all = append(all, labLine{name: i.Name, state: i.State, inventory: i.Inventory, hosts: i.Hosts, down: func(ctx context.Context) error {
+			l, err := container.Open(ctx, i.Dir)
+			if errors.Is(err, container.ErrGone) {
+				_, err := container.Heal(ctx, root)
+				return err
+			}
+			if err != nil {
+				return err
+			}
+			return l.Down(ctx)
+		}})
+	}
+	return all, nil
 }
 
 // List lists the labs, dead ones included.
 func (Lab) List(ctx context.Context) error {
-	root, err := labRoot()
+	labs, err := allLabs(ctx)
 	if err != nil {
 		return mg.Fatal(5, err)
 	}
-	labs, err := embedded.List(ctx, root)
-	if err != nil {
-		return mg.Fatal(5, err)
-	}
-	for _, i := range labs {
-		state := "up"
-		if i.PID == 0 {
-			state = "dead"
-			if i.Alive {
-				state = "does not answer"
-			}
-		}
-		fmt.Printf("%s\t%s\t%s\t%s\n", i.Name, state, i.Inventory, strings.Join(i.Hosts, ","))
+	for _, l := range labs {
+		fmt.Printf("%s\t%s\t%s\t%s\n", l.name, l.state, l.inventory, strings.Join(l.hosts, ","))
 	}
 	return nil
 }
@@ -1312,6 +1457,16 @@ func (Lab) Doctor(ctx context.Context) error {
 	}
 	checks := embedded.Doctor(ctx, root)
 	fmt.Print(embedded.Text(checks))
+	machines, cache, err := containerDirs()
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	fmt.Println("labs of containers, lab:up -kind=container:")
+	var more []embedded.Check
+	for _, c := range container.Doctor(ctx, machines, cache) {
+		more = append(more, embedded.Check(c))
+	}
+	fmt.Print(embedded.Text(more))
 	for _, c := range checks {
 		if c.Needed && !c.OK {
 			return mg.Fatalf(5, "no lab can be had on this machine: %s", c.Name)
@@ -1320,17 +1475,23 @@ func (Lab) Doctor(ctx context.Context) error {
 	return nil
 }
 
-// Heal removes what dead labs left and mends living ones' links.
+// Heal removes what dead labs left and ends the faults of living ones.
 func (Lab) Heal(ctx context.Context) error {
 	root, err := labRoot()
 	if err != nil {
 		return mg.Fatal(5, err)
 	}
 	did, err := embedded.Heal(ctx, root)
+	root, _, failed := containerDirs()
+	if failed == nil {
+		var also []string
+		also, failed = container.Heal(ctx, root)
+		did = append(did, also...)
+	}
 	for _, s := range did {
 		fmt.Println(s)
 	}
-	return ended(groundError(err), false)
+	return ended(groundError(errors.Join(err, failed)), false)
 }
 
 func groundError(err error) error {
@@ -1357,6 +1518,17 @@ func labRoot() (string, error) {
 		return "", fmt.Errorf("directory for labs %s is not ours", dir)
 	}
 	return filepath.Join(dir, "labs"), nil
+}
+
+// containerDirs are the directories of labs of containers, and of what their
+// images are made from.
+func containerDirs() (root, cache string, err error) {
+	base, err := os.UserCacheDir()
+	if err != nil || !filepath.IsAbs(base) {
+		return "", "", fmt.Errorf("labs of containers are kept in the user's cache, and there is none: set HOME or XDG_CACHE_HOME (%v)", err)
+	}
+	base = filepath.Join(base, "etcdrill")
+	return filepath.Join(base, "containers"), filepath.Join(base, "images"), nil
 }
 
 // --- the drill, and the work on etcdrill itself ---
@@ -1430,10 +1602,19 @@ const atOnce = "-parallel=4"
 
 // Test runs the tests.
 func Test(ctx context.Context) error {
+	defer untested(ctx)
 	if err := needsGo("test"); err != nil {
 		return err
 	}
 	return tool(ctx, "go", "test", atOnce, "-timeout=20m", "./...")
+}
+
+// untested says at the end of the tests what they passed over; go test hides
+// what a package that passed has said.
+func untested(ctx context.Context) {
+	if err := container.Answers(ctx); err != nil && ctx.Err() == nil {
+		fmt.Fprintf(os.Stderr, "NOT TESTED: everything on machines with systemd and SSH: %v\n", err)
+	}
 }
 
 // Lint runs gofmt, go vet and staticcheck.
@@ -1519,6 +1700,7 @@ func Check(ctx context.Context) error {
 	if err := linter(ctx, ".ci/vuln"); err != nil {
 		return err
 	}
+	defer untested(ctx)
 	// Members under the race detector are too slow to be etcd, and with it sop
 	// samples what it else sweeps; so these two are run as they are.
 	if err := tool(ctx, "go", "test", "-race", atOnce, "-timeout=30m", "./sop/...", "./lab/..."); err != nil {
