@@ -236,6 +236,9 @@ func inPlace(a Install) Condition {
 		if err != nil {
 			return err
 		}
+		if err := hiddenIn(a.Host, facts, a.File.Path()); err != nil {
+			return err
+		}
 		if a.File == ServerKey {
 			want := v.Admin.KeySums[v.MemberName(a.Host)]
 			if want == "" || facts.Sums[config.ServerKeyPath] != want {
@@ -270,6 +273,9 @@ func isFresh(a Refresh) Condition {
 		if err != nil {
 			return err
 		}
+		if err := hiddenIn(a.Host, facts, a.path()); err != nil {
+			return err
+		}
 		f := facts.Files[a.path()]
 		if !f.Exists || !v.meets(a.Host, a.File, f.Content) {
 			return nil
@@ -292,6 +298,9 @@ func fileGone(name, path string) Condition {
 		if err != nil {
 			return err
 		}
+		if err := hiddenIn(name, facts, path); err != nil {
+			return err
+		}
 		if facts.Files[path].Exists {
 			return fmt.Errorf("%s is on %s", path, name)
 		}
@@ -308,6 +317,8 @@ func hasDir(name string, d config.OwnedFile) Condition {
 		}
 		got := facts.Dirs[d.Path]
 		switch {
+		case !got.Exists && lacksRights(got.Problem):
+			return &Hidden{Host: name, Path: d.Path}
 		case !got.Exists:
 			return fmt.Errorf("%s is not on %s", d.Path, name)
 		case got.Owner != d.Owner || got.Group != d.Group || got.Mode.Perm() != d.Mode.Perm():
@@ -324,6 +335,9 @@ func dirEmpty(name, path string) Condition {
 		if err != nil {
 			return err
 		}
+		if err := hiddenIn(name, facts, path); err != nil {
+			return err
+		}
 		if left := contents(facts.Dirs[path]); len(left) > 0 {
 			return fmt.Errorf("%s on %s holds %s", path, name, strings.Join(left, ", "))
 		}
@@ -336,6 +350,9 @@ func dirGone(name, path string) Condition {
 	return func(v View) error {
 		facts, err := v.facts(name)
 		if err != nil {
+			return err
+		}
+		if err := hiddenIn(name, facts, path); err != nil {
 			return err
 		}
 		d := facts.Dirs[path]

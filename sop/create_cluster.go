@@ -89,7 +89,11 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 	}
 	if rebuild {
 		plan.Needs = append(plan.Needs, sameCluster())
-		if err := mayReplace(v, p.Clean, p.Safeguard); err != nil {
+		switch err := mayReplace(v, p.Clean, p.Safeguard); {
+		case err != nil && len(v.unknown()) > 0:
+			// It may be one of ours that was cut off, which would be gone on with.
+			plan.Warnings = append(plan.Warnings, "whether what is there may be replaced is not known without root: "+plain(err))
+		case err != nil:
 			return Plan{}, err
 		}
 		plan.Consent = v.consent("set aside", plan, p.String())
@@ -501,9 +505,14 @@ func caForCreate() Safeguard {
 			if v.Admin.CAProblem != "" {
 				return &Refusal{Found: v.Admin.CAProblem, Needed: "a CA in files/pki, or none"}
 			}
+			var hidden error
 			for _, h := range v.Wanted.Hosts {
 				hv, _ := v.Host(h.Name)
 				f := hv.Facts.Files[config.CAPath]
+				if err := v.hiddenOn(h.Name, config.CAPath); err != nil {
+					hidden = err
+					continue
+				}
 				if !f.Exists {
 					continue
 				}
@@ -515,7 +524,7 @@ func caForCreate() Safeguard {
 					return err
 				}
 			}
-			return nil
+			return hidden
 		}}
 }
 
@@ -561,6 +570,9 @@ func isBlankOr(name string, id uint64) Safeguard {
 		Holds: func(v View) error {
 			facts, err := v.facts(name)
 			if err != nil {
+				return err
+			}
+			if err := hiddenIn(name, facts, dataDirs(v.Spec(name))...); err != nil {
 				return err
 			}
 			for _, path := range dataDirs(v.Spec(name)) {

@@ -333,7 +333,7 @@ func (v View) model(except string) (config.Member, bool) {
 			continue
 		}
 		h, ok := v.Host(name)
-		if !ok || !h.Facts.Files[config.ConfPath].Exists {
+		if f := h.Facts.Files[config.ConfPath]; !ok || !f.Exists || f.Problem != "" {
 			continue
 		}
 		c, err := config.ParseMember(h.Facts.Files[config.ConfPath].Content)

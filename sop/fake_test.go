@@ -453,6 +453,9 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 		f.Files[p] = m.file(p)
 	}
 	for _, p := range q.Sums {
+		if h.op.plain && m.files[path.Dir(p)] != nil && m.files[path.Dir(p)].mode&0o001 == 0 {
+			f.Sums[p] = "" // whether it is there cannot be seen
+		}
 		if file := m.file(p); file.Exists {
 			sum := sha256.Sum256(file.Content)
 			f.Sums[p] = hex.EncodeToString(sum[:])
@@ -474,11 +477,42 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 	for _, d := range q.Dial {
 		f.Dials[d] = m.dial(d)
 	}
+	if h.op.plain {
+		m.hide(&f)
+	}
 	if q.Etcd != "" {
 		f.Etcd = host.Binary{Path: q.Etcd, Version: m.version}
 	}
 	m.lookAtClients(q, &f)
 	return f, nil
+}
+
+// hide takes out of facts what only root may see.
+func (m *machine) hide(f *host.Facts) {
+	shut := func(p string, need fs.FileMode) bool {
+		for d := path.Dir(p); d != "/"; d = path.Dir(d) {
+			if n := m.files[d]; n != nil && n.mode&0o001 == 0 {
+				return true
+			}
+		}
+		n := m.files[p]
+		return n != nil && n.link == "" && n.mode&need != need
+	}
+	for p := range f.Files {
+		if shut(p, 0o004) {
+			f.Files[p] = host.File{Exists: true, Problem: "Permission denied"}
+		}
+	}
+	for p := range f.Sums {
+		if shut(p, 0o004) {
+			f.Sums[p] = ""
+		}
+	}
+	for p, d := range f.Dirs {
+		if shut(p, 0o005) {
+			f.Dirs[p] = host.Dir{Exists: d.Exists, Owner: d.Owner, Group: d.Group, Mode: d.Mode, FreeBytes: d.FreeBytes, Problem: "Permission denied"}
+		}
+	}
 }
 
 func (m *machine) file(p string) host.File {

@@ -261,7 +261,7 @@ func ownData(name string) Safeguard {
 			}
 			head := logOf(facts, v.Spec(name))
 			if len(head) == 0 {
-				return nil
+				return hiddenIn(name, facts, dataDirs(v.Spec(name))...)
 			}
 			if who, err := Identify(head); err != nil || who.Cluster != own {
 				return &Refusal{Host: name, Found: fmt.Sprintf("its data is of cluster %s, this is cluster %s", ID(who.Cluster), ID(own)), Needed: "data of this cluster", Hint: "correct the inventory: this host is another cluster's"}

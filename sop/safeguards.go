@@ -276,28 +276,43 @@ func quotaHeadroom() Safeguard {
 	return Safeguard{Name: "quota-headroom", Show: "etcdctl endpoint status --cluster -w table",
 		Risk: "the quota may be reached in the middle of the procedure, which stops all writes",
 		Holds: func(v View) error {
+			var hidden error
 			for _, l := range v.Looks {
 				quota := l.Quota
-				if quota == 0 {
+				if quota == 0 && l.Answers() {
 					quota = v.quotaOf(l.Host)
+					if why := v.hiddenOn(l.Host, config.ConfPath); why != nil {
+						hidden = why
+					}
 				}
 				if l.Answers() && quota > 0 && float64(l.DBSize) > most*float64(quota) {
 					return &Refusal{Host: l.Host, Found: fmt.Sprintf("the backend has %d of %d bytes", l.DBSize, quota), Needed: "at most 80 %",
 						Hint: "compact and defragment first"}
 				}
 			}
-			return nil
+			return hidden
 		}}
+}
+
+// hiddenOn says which of some paths on a host could not be seen for lack of
+// rights; nil when all could.
+func (v View) hiddenOn(name string, paths ...string) error {
+	h, ok := v.Host(name)
+	if !ok || !h.Reachable() {
+		return nil
+	}
+	return hiddenIn(name, h.Facts, paths...)
 }
 
 // quotaOf reads a member's quota from its etcd.conf; etcd's own default where
 // the file names none, zero where it cannot be read.
 func (v View) quotaOf(name string) int64 {
 	h, ok := v.Host(name)
-	if !ok || !h.Facts.Files[config.ConfPath].Exists {
+	f := h.Facts.Files[config.ConfPath]
+	if !ok || !f.Exists || f.Problem != "" {
 		return 0
 	}
-	c, err := config.ParseMember(h.Facts.Files[config.ConfPath].Content)
+	c, err := config.ParseMember(f.Content)
 	if err != nil {
 		return 0
 	}
@@ -438,11 +453,15 @@ func certificates() Safeguard {
 	return Safeguard{Name: "certificates", Show: "openssl x509 -in /etc/etcd/server.crt -noout -text",
 		Risk: "a member may be locked out by its peers and clients",
 		Holds: func(v View) error {
+			var hidden error
 			for _, m := range v.Voters() {
 				name := v.HostOf(m)
 				h, ok := v.Host(name)
 				if !ok || !h.Reachable() {
 					continue
+				}
+				if why := hiddenIn(name, h.Facts, config.ServerCertPath, config.CAPath); why != nil {
+					hidden = why
 				}
 				crt, ca := h.Facts.Files[config.ServerCertPath], h.Facts.Files[config.CAPath]
 				if !crt.Exists || crt.Problem != "" || ca.Problem != "" {
@@ -452,7 +471,7 @@ func certificates() Safeguard {
 					return &Refusal{Host: name, Found: err.Error(), Needed: "a certificate of the cluster's CA that lasts"}
 				}
 			}
-			return nil
+			return hidden
 		}}
 }
 
@@ -468,12 +487,16 @@ func sameCA() Safeguard {
 				return &Refusal{Found: "there is no CA in files/pki beside the inventory", Needed: "the CA that the members' certificates are from",
 					Hint: "copy files/pki from the admin host that created the cluster; a new CA would lock the members out of each other"}
 			}
+			var hidden error
 			for _, m := range v.Voters() {
-				if err := sameCAOn(v, v.HostOf(m)); err != nil {
+				switch err := sameCAOn(v, v.HostOf(m)); {
+				case isHidden(err):
+					hidden = err
+				case err != nil:
 					return err
 				}
 			}
-			return nil
+			return hidden
 		}}
 }
 
@@ -481,6 +504,9 @@ func sameCA() Safeguard {
 func sameCAOn(v View, name string) error {
 	h, _ := v.Host(name)
 	f := h.Facts.Files[config.CAPath]
+	if err := v.hiddenOn(name, config.CAPath); err != nil {
+		return err
+	}
 	if !f.Exists || f.Problem != "" {
 		return nil
 	}
@@ -520,12 +546,16 @@ func blankHost(name string) Safeguard {
 			}
 			m, listed := v.At(name)
 			spec := v.Spec(name)
-			if listed && m.Started() && len(logOf(facts, spec)) == 0 && !facts.Units[Unit].Runs() {
+			hidden := hiddenIn(name, facts, dataDirs(spec)...)
+			if listed && hidden == nil && m.Started() && len(logOf(facts, spec)) == 0 && !facts.Units[Unit].Runs() {
 				return &Refusal{Host: name, Found: fmt.Sprintf("member %s has run there before, and its data is gone", ID(m.ID)), Needed: "its own data, or a new member",
 					Hint: fmt.Sprintf("removeMember %s, then addMember %s: a member that comes back without its log corrupts the cluster", name, name)}
 			}
 			for _, path := range dataDirs(spec) {
 				d := facts.Dirs[path]
+				if lacksRights(d.Problem) {
+					continue // it is told as not known
+				}
 				if d.Problem != "" {
 					return &Refusal{Host: name, Found: fmt.Sprintf("%s cannot be looked into: %s", path, d.Problem), Needed: "a look at the data directory"}
 				}
@@ -544,7 +574,7 @@ func blankHost(name string) Safeguard {
 					Hint: "move it away, or if it is not needed any more: purgeHost " + name}
 			}
 			if listed {
-				return nil // what runs there may be our own learner; its answers say which
+				return hidden // what runs there may be our own learner; its answers say which
 			}
 			if u := facts.Units[Unit]; u.Runs() {
 				return &Refusal{Host: name, Found: fmt.Sprintf("%s is %s there (pid %d)", Unit, u.Active, u.PID), Needed: "no etcd on the newcomer", Hint: "is it a member of another cluster?"}
@@ -557,7 +587,7 @@ func blankHost(name string) Safeguard {
 			if l := v.LookAt(name); l.Answers() {
 				return &Refusal{Host: name, Found: fmt.Sprintf("member %s of cluster %s answers there", ID(l.MemberID), ID(l.ClusterID)), Needed: "no etcd on the newcomer"}
 			}
-			return nil
+			return hidden
 		}}
 }
 
@@ -582,6 +612,9 @@ func roomOnDisk(name string) Safeguard {
 				most = max(most, l.DBSize)
 			}
 			d := facts.Dirs[v.Spec(name).DataDir]
+			if d.FreeBytes == 0 && lacksRights(d.Problem) {
+				return &Hidden{Host: name, Path: v.Spec(name).DataDir}
+			}
 			if d.FreeBytes < 2*most {
 				return &Refusal{Host: name, Found: fmt.Sprintf("%d bytes are free, the database has %d", d.FreeBytes, most), Needed: "twice the size of the database"}
 			}
@@ -595,12 +628,19 @@ func quotaFits(name string) Safeguard {
 	return Safeguard{Name: "quota", Show: "grep quota /etc/etcd/etcd.conf",
 		Holds: func(v View) error {
 			asked, said := explicitQuota(v.Spec(name))
+			var hidden error
 			would := quotaOr2GiB(v.memberConf(Install{Host: name, File: Conf, State: "existing"}).QuotaBytes)
 			for _, m := range v.LivingVoters() {
 				l, h := v.LookOf(m.ID), v.HostOf(m)
 				quota := l.Quota
 				if quota == 0 {
 					quota = v.quotaOf(h)
+				}
+				if why := v.hiddenOn(h, config.ConfPath); why != nil {
+					hidden = why // and what it would get is not known either
+					if !said {
+						continue
+					}
 				}
 				switch {
 				case said && quota > asked:
@@ -611,7 +651,7 @@ func quotaFits(name string) Safeguard {
 						Needed: "at least the members' quota", Hint: "no member's etcd.conf could be read that says more; set etcd_quota_backend_bytes"}
 				}
 			}
-			return nil
+			return hidden
 		}}
 }
 

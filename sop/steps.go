@@ -118,6 +118,9 @@ func fileThere(name, path string) Condition {
 		if err != nil {
 			return err
 		}
+		if err := hiddenIn(name, facts, path); err != nil {
+			return err
+		}
 		if !facts.Files[path].Exists {
 			return fmt.Errorf("%s is not on %s", path, name)
 		}
