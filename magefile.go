@@ -587,6 +587,9 @@ func (g *ground) clientFiles(v sop.View) (sop.ClientFiles, []string) {
 	if ca, cert, key := os.Getenv(envCA), os.Getenv(envCert), os.Getenv(envKey); cert != "" && key != "" {
 		return sop.ClientFiles{CA: ca, Cert: cert, Key: key}, nil
 	}
+	if f := g.site.InventoryClient(&v.Wanted); f.Cert != "" && f.Key != "" {
+		return f, nil
+	}
 	var notes []string
 	var first *sop.ClientFiles
 	for _, f := range g.site.ClientFilesOn(v) {
@@ -677,7 +680,12 @@ func open(ctx context.Context, o options) (*ground, error) {
 		way = g.lab.DialContext(embedded.Admin)
 	}
 	g.site.Meter = sop.NewMeter(time.Now)
-	g.site.Dial = dialer(g.site.PKI, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary))
+	g.site.Dial = dialer(func() (*tls.Config, error) {
+		named := sop.ClientFiles{CA: os.Getenv(envCA), Cert: os.Getenv(envCert), Key: os.Getenv(envKey)}
+		// This machine's own files have no business in a lab.
+		c, _, err := g.site.ClientTLS(group, named, g.lab == nil)
+		return c, err
+	}, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary))
 	return g, nil
 }
 
@@ -844,7 +852,7 @@ func credentials(group *inventory.Group) (name, password string) {
 
 // dialer reaches members, each on its own. The identity is looked for at each
 // call until there is one, since createCluster makes the CA.
-func dialer(dir pki.Dir, name, password string, way sop.Way, options ...grpc.DialOption) sop.Dialer {
+func dialer(find func() (*tls.Config, error), name, password string, way sop.Way, options ...grpc.DialOption) sop.Dialer {
 	var known *tls.Config
 	ask := make(chan struct{}, 1)
 	identity := func() (*tls.Config, error) {
@@ -853,7 +861,7 @@ func dialer(dir pki.Dir, name, password string, way sop.Way, options ...grpc.Dia
 		if known != nil {
 			return known, nil
 		}
-		config, err := clientTLS(dir)
+		config, err := find()
 		if err == nil {
 			known = config
 		}
@@ -888,41 +896,6 @@ func dialer(dir pki.Dir, name, password string, way sop.Way, options ...grpc.Dia
 		settings.Username, settings.Password = name, password
 		return sop.DialMember(settings, endpoint, way)
 	}
-}
-
-// clientTLS is the identity that members are dialled with: the one that the
-// environment names, else one that the CA beside the inventory issues for a day.
-func clientTLS(dir pki.Dir) (*tls.Config, error) {
-	caFile, certFile, keyFile := os.Getenv(envCA), os.Getenv(envCert), os.Getenv(envKey)
-	if certFile != "" || keyFile != "" {
-		if caFile == "" {
-			caFile = dir.CACertPath()
-		}
-		var pem [3][]byte
-		for i, f := range []string{caFile, certFile, keyFile} {
-			b, err := os.ReadFile(f)
-			if err != nil {
-				return nil, fmt.Errorf("client certificate from ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY: %w", err)
-			}
-			pem[i] = b
-		}
-		return pki.TLSConfig(pem[0], pem[1], pem[2])
-	}
-	ca, err := dir.Load()
-	if err != nil {
-		return nil, fmt.Errorf("no client certificate can be issued: %w; or set ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY", err)
-	}
-	pair, err := ca.Issue(rand.Reader, time.Now(), pki.Leaf{Name: "etcdrill", Host: "127.0.0.1", Validity: 24 * time.Hour})
-	if err != nil {
-		return nil, fmt.Errorf("issue a client certificate: %w", err)
-	}
-	trust := ca.CertPEM
-	if caFile != "" {
-		if trust, err = os.ReadFile(caFile); err != nil {
-			return nil, fmt.Errorf("CA from ETCDCTL_CACERT: %w", err)
-		}
-	}
-	return pki.TLSConfig(trust, pair.CertPEM, pair.KeyPEM)
 }
 
 // killPoints are for those who hurt operators: this process dies at a point of

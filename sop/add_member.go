@@ -47,7 +47,7 @@ func (p AddMember) Plan(v View) (Plan, error) {
 	plan := Plan{
 		Needs: slices.Concat(clusterNeeds(h), []Safeguard{
 			inventoryWritable(), reachable(h), installable(h), versionFits(h), blankHost(h), quotaFits(h),
-			roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
+			certificatesGiven(h), roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
 		}, membersReachable(v, h), refs.needs),
 		Warnings: refs.warnings(),
 		Subject:  h,

@@ -64,6 +64,7 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 	for _, h := range v.reachableHosts() {
 		plan.Needs = append(plan.Needs, installable(h.Name), portsFree(h.Name), noProxy(h.Name))
 	}
+	plan.Needs = append(plan.Needs, certificatesGiven(v.reachableNames()...))
 	if n := len(v.Wanted.Hosts); n < 3 {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%d hosts: nothing may fail; production means three members or more", n))
 	} else if n%2 == 0 {
@@ -183,6 +184,14 @@ func (v View) reachableHosts() []inventory.Host {
 		hv, ok := v.Host(h.Name)
 		return !ok || !hv.Reachable()
 	})
+}
+
+func (v View) reachableNames() []string {
+	var names []string
+	for _, h := range v.reachableHosts() {
+		names = append(names, h.Name)
+	}
+	return names
 }
 
 // formedAsWanted holds when the inventory's hosts, and no others, are voters

@@ -692,6 +692,9 @@ func (r *Runner) refused(p Procedure, err error) error {
 	state := Failed
 	var ref *Refusal
 	if errors.As(err, &ref) {
+		if ref.Safeguard == certificateGiven && !r.changed {
+			r.Site.request(ref)
+		}
 		ref.Changed = r.changed
 		state = Refused
 	}

@@ -295,6 +295,11 @@ func (s *Site) newcomer(content []byte, g *inventory.Group, name string) (invent
 	// does; a certificate without it is of an earlier member on that host.
 	_, pending := memberAt(members, g.PeerURL(inventory.Host{Name: name, PeerPort: g.PeerPort}))
 	pending = pending && s.Edit != "" && s.Edit != "edit"
+	// What somebody else has signed for this host is meant for it, and the number
+	// with it; else each certificate that comes would ask for another.
+	if _, err := s.PKI.Load(); errors.Is(err, pki.ErrHalfCA) {
+		pending = true
+	}
 	for _, n := range s.certNames() {
 		if own, ok := s.issuedTo(n, g.Cluster, name); ok && pending {
 			seq = own // it is being added, and the number is its own
@@ -346,10 +351,17 @@ func (s *Site) readAdmin(v *View, scope Scope, last AdminView) {
 	case err == nil:
 		a.CACert = ca.CertPEM
 		a.CA, _ = pki.Fingerprint(a.CACert)
+	case errors.Is(err, pki.ErrHalfCA):
+		if a.CACert, err = s.PKI.LoadCert(); err != nil {
+			a.CAProblem = err.Error()
+			break
+		}
+		a.CA, _ = pki.Fingerprint(a.CACert)
+		a.External = true
 	case !errors.Is(err, pki.ErrNoCA):
 		a.CAProblem = err.Error()
 	}
-	a.Issued, a.KeySums = map[string][]byte{}, map[string]string{}
+	a.Issued, a.KeySums, a.Unusable = map[string][]byte{}, map[string]string{}, map[string]string{}
 	for _, h := range v.Wanted.Hosts {
 		s.readIssued(a, v.Wanted.MemberName(h))
 	}
@@ -365,11 +377,21 @@ func (s *Site) readAdmin(v *View, scope Scope, last AdminView) {
 }
 
 func (s *Site) readIssued(a *AdminView, name string) {
-	if p, err := s.PKI.LoadPair(name); err == nil {
-		a.Issued[name] = p.CertPEM
-		sum := sha256.Sum256(p.KeyPEM)
-		a.KeySums[name] = hex.EncodeToString(sum[:])
+	p, err := s.PKI.LoadPair(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
 	}
+	if err == nil {
+		// A run that was cut off between the two leaves the key of another.
+		err = p.Matches()
+	}
+	if err != nil {
+		a.Unusable[name] = err.Error()
+		return
+	}
+	a.Issued[name] = p.CertPEM
+	sum := sha256.Sum256(p.KeyPEM)
+	a.KeySums[name] = hex.EncodeToString(sum[:])
 }
 
 // certNames are the members that certificates were issued for.

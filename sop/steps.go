@@ -91,11 +91,14 @@ func reachesBack(name string) Safeguard {
 // prepare makes directories, certificates and unit on a host.
 func prepare(v View, h string) []Step {
 	spec := v.Spec(h)
-	steps := []Step{
-		{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}},
+	var steps []Step
+	if !v.Admin.External {
+		steps = append(steps, Step{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}})
+	}
+	steps = append(steps,
 		guarded(makeDir(h, config.ConfDirectory()), etcdUser(h)),
 		makeDir(h, config.DataDirectory(spec.DataDir)),
-	}
+	)
 	if spec.WALDir != "" {
 		steps = append(steps, makeDir(h, config.DataDirectory(spec.WALDir)))
 	}

@@ -135,8 +135,13 @@ type AdminView struct {
 	// CAProblem says what is wrong with it.
 	CA, CAProblem string
 	CACert        []byte
+	// External is set where only the CA's certificate is in files/pki: somebody
+	// else signs.
+	External bool
 	// Issued are the certificates in files/pki/etcd, PEM, by member name.
 	Issued map[string][]byte
+	// Unusable says of those that are there and not among Issued what is wrong.
+	Unusable map[string]string
 	// KeySums are the sha256 of their keys, hex.
 	KeySums map[string]string
 	// Snapshot is the newest one that was verified; nil when there is none.

@@ -24,24 +24,25 @@ type Group struct {
 	// Values for the cluster as a whole. Where every host agrees on a value of
 	// its own, that one; else the group's. Clean holds if it holds for every
 	// host, Safeguard if it holds for any.
-	Clean          bool
-	Safeguard      bool
-	ClientPort     int
-	PeerPort       int
-	DataDir        string
-	WALDir         string // "" where the log is in the data directory
-	ElectionMs     int
-	HeartbeatMs    int
-	QuotaBytes     int64
-	RootPassword   string // "" unless set in clear; never to be printed
-	Version        string // without a leading v; "" unless set
-	CertValidity   time.Duration
-	Package        string
-	PackageVersion string // as apt or dnf spells it; "" unless set
-	Binary         string // path on the hosts
-	BinaryFrom     string // path on the admin host; "" unless set
-	BinarySHA256   string // hex, lower case; "" unless set
-	Unit           string // systemd unit
+	Clean                           bool
+	Safeguard                       bool
+	ClientPort                      int
+	PeerPort                        int
+	DataDir                         string
+	WALDir                          string // "" where the log is in the data directory
+	ElectionMs                      int
+	HeartbeatMs                     int
+	QuotaBytes                      int64
+	RootPassword                    string // "" unless set in clear; never to be printed
+	Version                         string // without a leading v; "" unless set
+	CertValidity                    time.Duration
+	Package                         string
+	PackageVersion                  string // as apt or dnf spells it; "" unless set
+	Binary                          string // path on the hosts
+	BinaryFrom                      string // path on the admin host; "" unless set
+	BinarySHA256                    string // hex, lower case; "" unless set
+	ClientCert, ClientKey, ClientCA string // paths on the admin host; "" unless set
+	Unit                            string // systemd unit
 
 	InfraHosts []string // inventory names of the hosts of group infra
 	AdminHost  string   // admin_ip, "" unless set
@@ -115,6 +116,9 @@ func (v *Inventory) Group(name string) (*Group, error) {
 	g.BinaryFrom = agreed(hosts, own, func(x values) string { return x.text("etcd_binary_from", "") })
 	g.BinarySHA256 = agreed(hosts, own, func(x values) string { return strings.ToLower(x.text("etcd_binary_sha256", "")) })
 	g.Binary = agreed(hosts, own, func(x values) string { return x.text("etcd_binary", "/usr/bin/etcd") })
+	g.ClientCert = agreed(hosts, own, func(x values) string { return x.text("etcd_client_cert", "") })
+	g.ClientKey = agreed(hosts, own, func(x values) string { return x.text("etcd_client_key", "") })
+	g.ClientCA = agreed(hosts, own, func(x values) string { return x.text("etcd_client_ca", "") })
 	g.Unit = agreed(hosts, own, func(x values) string { return x.text("etcd_systemd_unit", "etcd.service") })
 	g.CertValidity = agreed(hosts, own, func(x values) time.Duration {
 		d, err := parseValidity(x.text("cert_validity", defaultValidity))

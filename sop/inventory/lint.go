@@ -460,6 +460,7 @@ func (l *linter) values() {
 		}
 	}
 	l.binary(resolved)
+	l.client(resolved)
 	l.ports(resolved)
 	for _, name := range []string{"etcd_cluster", "etcd_election_timeout", "etcd_heartbeat_interval", "etcd_quota_backend_bytes", "etcd_version", "etcd_root_password"} {
 		for _, h := range g.Hosts {
@@ -487,6 +488,19 @@ func (l *linter) binary(resolved map[string]values) {
 			continue
 		}
 		return // once is enough
+	}
+}
+
+// client checks that a client certificate comes with its key.
+func (l *linter) client(resolved map[string]values) {
+	x := resolved[""]
+	if len(l.group.Hosts) > 0 {
+		x = resolved[l.group.Hosts[0].Name]
+	}
+	for _, pair := range [][2]string{{"etcd_client_cert", "etcd_client_key"}, {"etcd_client_key", "etcd_client_cert"}} {
+		if x.text(pair[0], "") != "" && x.text(pair[1], "") == "" {
+			l.add(x[pair[0]].key.Line, Fault, pair[0]+" has no "+pair[1]+" beside it", "name both")
+		}
 	}
 }
 
