@@ -330,6 +330,37 @@ func Status(
 	return nil
 }
 
+// Sudoers prints what hosts have to allow by sudo, for /etc/sudoers.d.
+func Sudoers(
+	ctx context.Context,
+	user *string, // who logs in where the inventory names nobody; else you
+) error {
+	g, err := open(ctx, options{})
+	if err != nil {
+		return ended(err, false)
+	}
+	defer g.site.Close()
+	group, err := g.inv.Group(g.site.Group)
+	if err != nil {
+		return ended(fmt.Errorf("%w: %w", sop.ErrInventory, err), false)
+	}
+	who := given(user)
+	if who == "" {
+		who = self().User
+	}
+	rules := sop.SudoRules(g.inv, group, who, ssh.SudoCommand())
+	if len(rules) == 0 {
+		fmt.Fprintln(os.Stderr, "no host is reached by sudo: the inventory says root, or ansible_become: false")
+		return nil
+	}
+	text, err := config.Sudoers(rules)
+	if err != nil {
+		return mg.Fatal(2, err)
+	}
+	_, err = os.Stdout.Write(text)
+	return ended(err, false)
+}
+
 // options are what every procedure takes.
 type options struct {
 	plan, rehearse, tunnel, json *bool

@@ -218,6 +218,7 @@ func Targets() []Target {
 		procedure("restart", nil).with(soak),
 		procedure("snapshot", []string{"FILE"}),
 		{Name: "status", Flags: []Flag{boolean("tunnel"), boolean("json")}, Alone: true, Site: true},
+		{Name: "sudoers", Flags: []Flag{text("user")}, Alone: true},
 		{Name: "rehearse", Flags: []Flag{whole("seed")}, Alone: true},
 		{Name: "lab:up", Flags: []Flag{choice("kind", "embedded"), text("inventory"), each("hosts", address), text("name")}, Alone: true},
 		{Name: "lab:down", Flags: []Flag{text("name")}, Alone: true},
