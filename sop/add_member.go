@@ -37,7 +37,7 @@ func (p AddMember) Refuses(v View) error {
 // Plan implements Procedure.
 func (p AddMember) Plan(v View) (Plan, error) {
 	if err := validHost(p.Host); err != nil {
-		return Plan{}, refuse("valid-host", p.Host, "name the host as in the inventory, by its IP address", "%v", err)
+		return Plan{}, refuse("valid-host", p.Host, "name the host as in the inventory", "%v", err)
 	}
 	if !v.Exists() {
 		return Plan{}, v.nobody("look at it with: status; a cluster that is not there is made by createCluster")

@@ -59,7 +59,7 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 	plan := Plan{
 		NoCluster: true,
 		GiveUp:    "destroyCluster",
-		Needs:     []Safeguard{inventorySound(), mayAdminister(), allReachable(), oneID(), noForeignMembers(), clocksAgree(), caForCreate()},
+		Needs:     []Safeguard{inventorySound(), notKubeadm(), mayAdminister(), allReachable(), oneID(), noForeignMembers(), clocksAgree(), caForCreate()},
 	}
 	for _, h := range v.reachableHosts() {
 		plan.Needs = append(plan.Needs, installable(h.Name), portsFree(h.Name), noProxy(h.Name))

@@ -307,6 +307,11 @@ func (v View) memberConf(a Install) config.Member {
 		CompactionMode: "periodic", CompactionRetention: "24h",
 		CAFile: config.CAPath, CertFile: config.ServerCertPath, KeyFile: config.ServerKeyPath,
 	}
+	if isName(a.Host) {
+		// etcd wants addresses here, and names only in what it advertises.
+		hv, _ := v.Host(a.Host)
+		m.ListenPeer, m.ListenClient = listenURLs(m.PeerURL, hv.Listen), listenURLs(m.ClientURL, hv.Listen, "127.0.0.1")
+	}
 	if a.State == "new" {
 		for _, h := range v.Wanted.Hosts {
 			m.Initial = append(m.Initial, config.Peer{Name: v.Wanted.MemberName(h), URL: v.Wanted.PeerURL(h)})

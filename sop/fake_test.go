@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path"
 	"slices"
@@ -175,6 +176,7 @@ type machine struct {
 	deaf    map[string]bool // host:port pairs that it cannot dial
 	claim   host.Claim
 	notes   []string // in its journal
+	addrs   []string // of its interfaces
 
 	listeners map[int]string    // of other programs
 	programs  map[string]string // versions by path
@@ -480,6 +482,9 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 	if h.op.plain {
 		m.hide(&f)
 	}
+	if q.Addrs {
+		f.Addrs = m.addrs
+	}
 	if q.Etcd != "" {
 		f.Etcd = host.Binary{Path: q.Etcd, Version: m.version}
 	}
@@ -564,7 +569,10 @@ func (m *machine) dirFacts(p string) host.Dir {
 
 // dial tries a TCP connection.
 func (m *machine) dial(to string) string {
-	address, port, _ := strings.Cut(to, ":")
+	address, port, err := net.SplitHostPort(to)
+	if err != nil {
+		return err.Error()
+	}
 	other, ok := m.w.machines[address]
 	switch {
 	case m.deaf[to] || !ok || !other.on:

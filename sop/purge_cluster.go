@@ -18,7 +18,7 @@ func (p PurgeCluster) Lossy() {}
 
 // Plan implements Procedure.
 func (p PurgeCluster) Plan(v View) (Plan, error) {
-	plan := Plan{NoCluster: true, Reached: []Safeguard{allReachable()}, Needs: []Safeguard{inventorySound(), allReachable(), oneID(), sameCluster(), noForeignMembers()}}
+	plan := Plan{NoCluster: true, Reached: []Safeguard{allReachable()}, Needs: []Safeguard{inventorySound(), notKubeadm(), allReachable(), oneID(), sameCluster(), noForeignMembers()}}
 	var stop, wipe []Step
 	for _, spec := range v.reachableHosts() {
 		h := spec.Name

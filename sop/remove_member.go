@@ -44,7 +44,7 @@ func (p RemoveMember) Refuses(v View) error {
 func (p RemoveMember) Plan(v View) (Plan, error) {
 	h := p.Host
 	if err := validHost(h); err != nil {
-		return Plan{}, refuse("valid-host", h, "name the host as in the inventory, by its IP address", "%v", err)
+		return Plan{}, refuse("valid-host", h, "name the host as in the inventory", "%v", err)
 	}
 	if !v.Exists() {
 		return Plan{}, v.nobody("look at it with: status; to take a whole cluster down: destroyCluster")
@@ -107,7 +107,7 @@ func (p RemoveMember) removedBefore(v View) bool {
 // needs leaves out what a member that is to go cannot be asked for: it may be
 // dead, or have raised the alarm itself.
 func (p RemoveMember) needs(v View, m Member, listed bool) []Safeguard {
-	common := []Safeguard{mayAdminister(), quorate(), oneCluster(p.Host), sameCluster(), sameList(p.Host), nothingPending(p.Host), inventoryAgrees(p.Host), votersKeepUp()}
+	common := []Safeguard{notKubeadm(), mayAdminister(), quorate(), oneCluster(p.Host), sameCluster(), sameList(p.Host), nothingPending(p.Host), inventoryAgrees(p.Host), votersKeepUp()}
 	if !listed || m.Learner {
 		return common // giving up an add works under any alarm
 	}

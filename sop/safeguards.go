@@ -3,6 +3,7 @@ package sop
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -732,8 +733,11 @@ func inventorySound() Safeguard {
 		}}
 }
 
-// validHost: the name is an IP address, as URLs and certificates need it.
+// validHost: the name can stand in URLs and certificates.
 func validHost(name string) error {
+	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" {
+		return nil
+	}
 	if _, err := url.Parse("https://" + name); err != nil || name == "" || strings.ContainsAny(name, "/,:* \t") && strings.Count(name, ":") < 2 {
 		return fmt.Errorf("%q is no host", name)
 	}

@@ -46,6 +46,10 @@ type Site struct {
 	Dial  Dialer
 	User  string // RBAC user that Dial comes with, empty when it has none
 
+	// Resolve gives the addresses of a host that the inventory has by name; nil
+	// where names cannot be looked up.
+	Resolve func(ctx context.Context, name string) ([]string, error)
+
 	Now       func() time.Time
 	Random    io.Reader
 	Deadlines Deadlines
@@ -454,7 +458,7 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	}
 	q := host.Question{
 		Units: []string{Unit},
-		Files: []string{config.ConfPath, config.CAPath, config.ServerCertPath, config.EnvPath, config.UnitPath, config.JoinDropInPath},
+		Files: []string{kubeadmManifest, config.ConfPath, config.CAPath, config.ServerCertPath, config.EnvPath, config.UnitPath, config.JoinDropInPath},
 		Sums:  []string{config.ServerKeyPath},
 		Dirs:  []string{spec.DataDir, config.ConfDir, config.JoinDropInDir},
 	}
@@ -468,6 +472,10 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		q = host.Question{}
 	} else if scope.AllHosts || scope.Ports || known.Facts.Clock.IsZero() {
 		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{config.User}, v.Wanted.Binary
+		q.Addrs = isName(spec.Name)
+	}
+	if spec.DataDir == kubeadmDataDir {
+		q.Units = append(q.Units, kubeletUnit)
 	}
 	if spec.WALDir != "" && !client {
 		q.Dirs = append(q.Dirs, spec.WALDir)
@@ -505,6 +513,10 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	answered := s.Now()
 	if q.Etcd == "" {
 		facts.Ports, facts.Users, facts.Etcd = known.Facts.Ports, known.Facts.Users, known.Facts.Etcd
+		facts.Addrs, hv.Listen = known.Facts.Addrs, known.Listen
+	}
+	if q.Addrs {
+		hv.Listen = s.listenOn(ctx, spec.Name, facts.Addrs)
 	}
 	if !scope.Reach {
 		dials := maps.Clone(known.Facts.Dials)
@@ -882,9 +894,11 @@ func (s *Site) newestSnapshot() *Saved {
 }
 
 // past reads from the journals which hosts were removed from here, and which
-// adds were begun.
+// adds were begun. Runs on another cluster, of another group or of an earlier
+// time, do not count.
 func (s *Site) past() (removed, added map[string]time.Time) {
 	removed, added = map[string]time.Time{}, map[string]time.Time{}
+	own := s.rememberedID()
 	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*Member*", "journal.jsonl"))
 	if err != nil {
 		return removed, added
@@ -896,6 +910,9 @@ func (s *Site) past() (removed, added map[string]time.Time) {
 		}
 		records, _ := ReadJournal(f) // a journal that was cut off tells what it can
 		f.Close()
+		if id := clusterOfRun(records); id != 0 && own != 0 && id != own {
+			continue
+		}
 		for _, r := range records {
 			if name, ok := strings.CutPrefix(r.Procedure, "removeMember "); ok && (r.State == Finished || r.State == Recorded) {
 				removed[name] = r.Time
@@ -906,6 +923,20 @@ func (s *Site) past() (removed, added map[string]time.Time) {
 		}
 	}
 	return removed, added
+}
+
+// clusterOfRun reads from a journal which cluster the run was about; zero when it
+// does not say.
+func clusterOfRun(records []Record) uint64 {
+	for _, r := range records {
+		var id uint64
+		if r.State == Began && r.Step == 0 {
+			if _, err := fmt.Sscanf(r.Detail, "cluster %x,", &id); err == nil {
+				return id
+			}
+		}
+	}
+	return 0
 }
 
 func (s *Site) debtsPath() string { return filepath.Join(s.State, "debts."+s.Group) }

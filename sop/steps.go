@@ -37,7 +37,7 @@ func either(cs ...Condition) Condition {
 // subject may be missing, pending, dead or in the inventory already.
 func clusterNeeds(subject ...string) []Safeguard {
 	return []Safeguard{
-		inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(),
+		inventorySound(), notKubeadm(), mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(),
 		nothingPending(subject...), inventoryAgrees(subject...), noAlarm(), quotaHeadroom(), oneMinor(),
 		sameHash(), votersKeepUp(), clocksAgree(), certificates(), sameCA(),
 	}

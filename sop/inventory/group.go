@@ -203,6 +203,9 @@ func (g *Group) PeerURL(h Host) string { return url(h.Name, h.PeerPort) }
 func (g *Group) ClientURL(h Host) string { return url(h.Name, h.ClientPort) }
 
 func url(host string, port int) string {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.String() // IPv6 has several spellings, and URLs are compared as text
+	}
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(port))
 }
 

@@ -407,8 +407,8 @@ func (l *linter) hostName(h Host, ips map[netip.Addr]Host) {
 			l.add(h.Line, Fault, fmt.Sprintf("host %q is neither an IP nor a host name", h.Name), "write the IP")
 			return
 		}
-		l.add(h.Line, Warning, fmt.Sprintf("host %s is no IP, and Pigsty requires one: URLs and certificates are made from it", h.Name),
-			"write the IP, and the name as ansible_host if SSH needs it")
+		l.add(h.Line, Note, fmt.Sprintf("host %s is a name: URLs and certificates are made from it, so every host has to resolve it alike", h.Name),
+			"Pigsty's own playbooks want the IP")
 		return
 	case ip.Zone() != "":
 		l.add(h.Line, Fault, fmt.Sprintf("host %s has a zone, which means nothing to other hosts", h.Name), "use an address with a wider scope")
