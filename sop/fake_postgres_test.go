@@ -254,7 +254,10 @@ func (m *machine) lookAtClients(q host.Question, f *host.Facts) {
 		f.HTTP[u] = m.get(u)
 	}
 	if q.Addrs {
-		f.Addrs = []string{m.name}
+		f.Addrs = nil
+		if !isName(m.name) {
+			f.Addrs = []string{m.name}
+		}
 		for a, on := range m.addrs {
 			if on && a != "" {
 				f.Addrs = append(f.Addrs, a)

@@ -176,7 +176,6 @@ type machine struct {
 	deaf    map[string]bool // host:port pairs that it cannot dial
 	claim   host.Claim
 	notes   []string // in its journal
-	addrs   []string // of its interfaces
 
 	listeners map[int]string    // of other programs
 	programs  map[string]string // versions by path
@@ -481,9 +480,6 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 	}
 	if h.op.plain {
 		m.hide(&f)
-	}
-	if q.Addrs {
-		f.Addrs = m.addrs
 	}
 	if q.Etcd != "" {
 		f.Etcd = host.Binary{Path: q.Etcd, Version: m.version}
