@@ -254,8 +254,8 @@ func (m *machine) lookAtClients(q host.Question, f *host.Facts) {
 		f.HTTP[u] = m.get(u)
 	}
 	if q.Addrs {
-		f.Addrs = slices.Clone(m.own)
-		if len(f.Addrs) == 0 {
+		f.Addrs = nil
+		if !isName(m.name) {
 			f.Addrs = []string{m.name}
 		}
 		for a, on := range m.addrs {

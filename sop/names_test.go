@@ -40,9 +40,9 @@ func TestHostsByName(t *testing.T) {
 	bubble(t, 3, func(g *ground) {
 		for i, n := range names {
 			m := g.w.machine(n)
-			m.own = []string{fmt.Sprintf("10.10.10.%d", 11+i), fmt.Sprintf("192.0.2.%d", 11+i)}
+			m.addrs = map[string]bool{fmt.Sprintf("10.10.10.%d", 11+i): true, fmt.Sprintf("192.0.2.%d", 11+i): true}
 		}
-		g.w.machine(names[2]).own = []string{"192.0.2.99", "198.51.100.7"} // none is the name's
+		g.w.machine(names[2]).addrs = map[string]bool{"192.0.2.99": true, "198.51.100.7": true} // none is the name's
 		g.write("all:\n  children:\n" + inventoryOf("etcd", "etcd", names[:3]...))
 		resolve := func(op *operator) *operator {
 			op.Site.Resolve = func(_ context.Context, name string) ([]string, error) {

@@ -474,7 +474,7 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{config.User}, v.Wanted.Binary
 		q.Addrs = isName(spec.Name)
 	}
-	if spec.DataDir == kubeadmDataDir {
+	if spec.DataDir == kubeadmDataDir && !client {
 		q.Units = append(q.Units, kubeletUnit)
 	}
 	if spec.WALDir != "" && !client {
@@ -516,6 +516,12 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		facts.Addrs, hv.Listen = known.Facts.Addrs, known.Listen
 	}
 	if q.Addrs {
+		hv.Listen = s.listenOn(ctx, spec.Name, facts.Addrs)
+	}
+	if !q.Addrs {
+		facts.Addrs = known.Facts.Addrs
+	}
+	if hv.Listen = known.Listen; q.Etcd != "" && isName(spec.Name) {
 		hv.Listen = s.listenOn(ctx, spec.Name, facts.Addrs)
 	}
 	if !scope.Reach {
