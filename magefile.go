@@ -690,7 +690,7 @@ func open(ctx context.Context, o options) (*ground, error) {
 		Inventory: path, Group: name, Edit: "edit",
 		State: filepath.Join(dir, ".etcdrill"), PKI: pki.Dir(filepath.Join(dir, "files", "pki")),
 		Resolve: net.DefaultResolver.LookupHost,
-		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
+		Now:     time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
 	}
 	if e := given(o.edit); e != "" {
 		g.site.Edit = e

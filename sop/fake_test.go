@@ -176,7 +176,6 @@ type machine struct {
 	deaf    map[string]bool // host:port pairs that it cannot dial
 	claim   host.Claim
 	notes   []string // in its journal
-	own     []string // addresses of its interfaces; else its name
 
 	listeners map[int]string    // of other programs
 	programs  map[string]string // versions by path

@@ -515,9 +515,6 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		facts.Ports, facts.Users, facts.Etcd = known.Facts.Ports, known.Facts.Users, known.Facts.Etcd
 		facts.Addrs, hv.Listen = known.Facts.Addrs, known.Listen
 	}
-	if q.Addrs {
-		hv.Listen = s.listenOn(ctx, spec.Name, facts.Addrs)
-	}
 	if !q.Addrs {
 		facts.Addrs = known.Facts.Addrs
 	}
