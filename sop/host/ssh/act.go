@@ -86,8 +86,11 @@ func callOf(a host.Act) ([]string, error) {
 	case host.Note:
 		return []string{"note"}, nil
 	}
-	return nil, fmt.Errorf("act %T: not one of the set", a)
+	return nil, errNoAct
 }
+
+// errNoAct says that an act is not one of the set.
+var errNoAct = errors.New("not one of the set")
 
 func systemctl(a host.Systemctl) ([]string, error) {
 	switch a.Verb {

@@ -127,7 +127,7 @@ within() {
 	want=$(coded "$1")
 	cut -d ' ' -f 5 /proc/self/mountinfo | while read -r m; do
 		case $m in "$want"/*) printf '%s\n' "$m" && break ;; esac
-	done
+	done | sed -e 's/\\040/ /g' -e 's/\\011/	/g' -e 's/\\134/\\/g'
 }
 coded() {
 	printf %s "$1" | sed -e 's/\\/\\134/g' -e 's/ /\\040/g' -e 's/	/\\011/g'
@@ -144,14 +144,14 @@ set_aside() { # PATH STAMP
 	for f in * .[!.]* ..?*; do
 		[ -e "$f" ] || [ -L "$f" ] || continue
 		case $f in .removed-*) continue ;; esac
-		if ! [ -d "$to" ]; then
-			mkdir -m 0700 -- "$to" || exit 1
-		fi
 		if mounted "$real/$f"; then
 			die "mv: cannot move '$real/$f' to '$to/$f': Device or resource busy"
 		fi
 		if [ -e "$to/$f" ] || [ -L "$to/$f" ]; then
 			die "mv: cannot overwrite '$to/$f': File exists"
+		fi
+		if ! [ -d "$to" ]; then
+			mkdir -m 0700 -- "$to" || exit 1
 		fi
 		mv -nT -- "./$f" "$to/$f" || exit 1
 	done
@@ -220,7 +220,7 @@ release() { # LOCK TOKEN
 
 add_user() { # NAME HOME
 	id -u -- "$1" >/dev/null 2>&1 && return
-	useradd --system --user-group --no-create-home --home-dir "$2" --shell /usr/sbin/nologin -- "$1" >&2
+	useradd --system --user-group --no-create-home --home-dir "${2:-/nonexistent}" --shell /usr/sbin/nologin -- "$1" >&2
 }
 
 note() { # $line

@@ -195,7 +195,18 @@ dial() { # NUMBER HOST PORT
 	if command -v bash >/dev/null 2>&1; then
 		s=$(timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3" 2>&1)
 	elif command -v curl >/dev/null 2>&1; then
-		s=$(curl -q -sS --noproxy '*' --connect-timeout 1 --max-time 1 "telnet://$2:$3" 2>&1 </dev/null)
+		# It goes on until its time is up; when it connected, it tells when.
+		at=$2
+		case $2 in *:*) at="[$2]" ;; esac
+		s=$(curl -q -sS -g --noproxy '*' --max-time 1 -w 'connected:%{time_connect}' "telnet://$at:$3" 2>&1 </dev/null)
+		status=$?
+		case $s in
+		*connected:0 | *connected:0[.,]000000)
+			s=${s%connected:*}
+			(exit "$status")
+			;;
+		*) s= ;;
+		esac
 	else
 		s='neither bash nor curl is on the host to try it with' && false
 	fi

@@ -91,6 +91,9 @@ func (m *Machine) Do(ctx context.Context, a host.Act) error {
 		return m.putProgram(ctx, p)
 	}
 	script, err := scriptOf(a)
+	if errors.Is(err, errNoAct) {
+		return fmt.Errorf("act %T on %s: %w", a, m.Name(), err)
+	}
 	if err != nil {
 		return m.failure(a, reply{}, err, 0)
 	}
