@@ -936,9 +936,12 @@ func dialer(find func() (*tls.Config, error), name, password string, way sop.Way
 		return config, err
 	}
 	return func(ctx context.Context, endpoint string) (sop.Etcd, error) {
-		config, err := identity()
-		if err != nil {
-			return nil, err
+		var config *tls.Config
+		if !strings.HasPrefix(endpoint, "http://") { // a cluster without TLS asks for no certificate
+			var err error
+			if config, err = identity(); err != nil {
+				return nil, err
+			}
 		}
 		settings := clientv3.Config{TLS: config, DialTimeout: 2 * time.Second, DialOptions: append(slices.Clone(options),
 			// A member that comes back is noticed soon; the standard is to look

@@ -124,16 +124,19 @@ func (p CreateCluster) build(v View, token string) []Stage {
 		}
 		return formedAsWanted(v)
 	}
-	certs := []Step{{Title: "make the CA", Act: MakeCA{}, Until: hasCA, Needs: []Safeguard{caForCreate()}}}
+	var certs []Step
+	if v.layout().TLS {
+		certs = append(certs, Step{Title: "make the CA", Act: MakeCA{}, Until: hasCA, Needs: []Safeguard{caForCreate()}})
+	}
 	var install, files, start, finish []Step
 	for _, spec := range v.reachableHosts() {
 		h := spec.Name
-		conf := Install{Host: h, File: Conf, State: "new", Token: token}
+		conf := Install{Host: h, File: Conf, State: "new", Token: token, At: v.at(Conf)}
 		install = append(install, installEtcd(v, h)...)
 		files = append(files, prepare(v, h)...)
-		files = append(files, Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(formed, inPlace(conf))}, daemonReload(h), enable(h))
-		start = append(start, startUnit(h, installed(h), isBlankOr(h, id)))
-		existing := Refresh{Host: h, File: Conf}
+		files = append(files, Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(formed, inPlace(conf))}, daemonReload(h), enable(v, h))
+		start = append(start, startUnit(v, h, installed(h), isBlankOr(h, id)))
+		existing := Refresh{Host: h, File: Conf, At: v.at(Conf)}
 		finish = append(finish, Step{Title: "set initial-cluster-state to existing", Host: h, Act: existing, Until: All(formed, isFresh(existing))})
 	}
 	for i := range start {
@@ -235,7 +238,7 @@ func (v View) hasEtcd(name string) bool {
 	if !ok || !hv.Reachable() {
 		return true
 	}
-	if hv.Facts.Units[Unit].Runs() {
+	if hv.Facts.Units[v.unit()].Runs() {
 		return true
 	}
 	for _, d := range dataDirs(v.Spec(name)) {
@@ -307,11 +310,11 @@ func (v View) tokenCutOff() (string, bool) {
 		if !ok || !hv.Reachable() {
 			return "", false
 		}
-		f := hv.Facts.Files[config.ConfPath]
+		f := hv.Facts.Files[v.layout().Conf]
 		if !f.Exists {
 			continue
 		}
-		c, err := config.ParseMember(f.Content)
+		c, err := v.confOn(hv)
 		if err != nil || !config.IsToken(c.Token) || len(c.Initial) != len(v.Wanted.Hosts) {
 			return "", false
 		}
@@ -333,7 +336,7 @@ func (v View) tokenCutOff() (string, bool) {
 func (v View) anyExisting() bool {
 	return slices.ContainsFunc(v.Wanted.Hosts, func(h inventory.Host) bool {
 		hv, _ := v.Host(h.Name)
-		c, err := config.ParseMember(hv.Facts.Files[config.ConfPath].Content)
+		c, err := v.confOn(hv)
 		return err == nil && c.State == "existing"
 	})
 }
@@ -399,12 +402,13 @@ func takeDown(v View, stamp string) []Stage {
 	for _, spec := range v.reachableHosts() {
 		h := spec.Name
 		stop = append(stop,
-			Step{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
-			stopUnit(h))
+			Step{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: v.unit()}}, Until: enabled(h, "disabled", "masked", "")},
+			stopUnit(v, h))
 		// What the old cluster was started with must not found another one: an
 		// equal token means an equal cluster ID. It goes first, since it is the
 		// data that tells a rerun that something is left here.
-		aside = append(aside, removeFile(h, config.ConfPath, "remove the old etcd.conf"))
+		aside = append(aside, keepConf(v, h)...)
+		aside = append(aside, removeFile(h, v.layout().Conf, "remove the old etcd.conf"))
 		for _, d := range dataDirs(spec) {
 			aside = append(aside, Step{Title: "set aside " + d, Host: h, Act: On{h, host.SetAside{Path: d, Stamp: stamp}}, Until: dirEmpty(h, d), Needs: []Safeguard{isStopped(h)}})
 		}
@@ -511,14 +515,17 @@ func noForeignMembers() Safeguard {
 func caForCreate() Safeguard {
 	return Safeguard{Name: "ca", Show: "ls files/pki/ca; ls /etc/etcd",
 		Holds: func(v View) error {
+			if !v.layout().TLS {
+				return nil
+			}
 			if v.Admin.CAProblem != "" {
 				return &Refusal{Found: v.Admin.CAProblem, Needed: "a CA in files/pki, or none"}
 			}
 			var hidden error
 			for _, h := range v.Wanted.Hosts {
 				hv, _ := v.Host(h.Name)
-				f := hv.Facts.Files[config.CAPath]
-				if err := v.hiddenOn(h.Name, config.CAPath); err != nil {
+				f := hv.Facts.Files[v.layout().CA]
+				if err := v.hiddenOn(h.Name, v.layout().CA); err != nil {
 					hidden = err
 					continue
 				}
@@ -559,13 +566,13 @@ func portsFree(name string) Safeguard {
 			if err != nil {
 				return err
 			}
-			if facts.Units[Unit].Runs() {
+			if facts.Units[v.unit()].Runs() {
 				return nil
 			}
 			spec := v.Spec(name)
 			for _, port := range []int{spec.ClientPort, spec.PeerPort} {
 				if by, taken := facts.Ports[port]; taken {
-					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use), and %s does not run", port, by, Unit), Needed: "free ports", Hint: "stop what listens there"}
+					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use), and %s does not run", port, by, v.unit()), Needed: "free ports", Hint: "stop what listens there"}
 				}
 			}
 			return nil

@@ -446,7 +446,7 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 		Ports: map[int]string{}, Users: map[string]bool{}, Dials: map[string]string{},
 	}
 	for _, u := range q.Units {
-		if f.Units[u] = m.clientUnit(u); u == Unit {
+		if f.Units[u] = m.clientUnit(u); u == config.UnitName {
 			f.Units[u] = m.unit()
 		}
 	}
@@ -609,7 +609,7 @@ func (h *fakeHost) Do(ctx context.Context, a host.Act) error {
 	if err != nil {
 		return &host.Failure{Host: m.name, Act: a.String(), Err: err}
 	}
-	if s, ok := a.(host.Systemctl); ok && !s.NoBlock && s.Unit == Unit {
+	if s, ok := a.(host.Systemctl); ok && !s.NoBlock && s.Unit == config.UnitName {
 		return h.settle(ctx, s.Verb)
 	}
 	return nil
@@ -748,7 +748,7 @@ const (
 
 func (m *machine) systemctl(a host.Systemctl) error {
 	now := time.Now()
-	if a.Unit != Unit && a.Unit != "" {
+	if a.Unit != config.UnitName && a.Unit != "" {
 		return m.clientSystemctl(a)
 	}
 	m.load()

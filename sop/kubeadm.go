@@ -28,14 +28,14 @@ func notKubeadm() Safeguard {
 					continue
 				}
 				spec := v.Spec(h.Name)
-				dir, unit := h.Facts.Dirs[spec.DataDir], h.Facts.Units[Unit]
+				dir, unit := h.Facts.Dirs[spec.DataDir], h.Facts.Units[v.unit()]
 				switch kubelet := h.Facts.Units[kubeletUnit]; {
 				case v.hiddenOn(h.Name, kubeadmManifest) != nil:
 					hidden = v.hiddenOn(h.Name, kubeadmManifest)
 				case h.Facts.Files[kubeadmManifest].Exists:
 					return refuse(h.Name, kubeadmManifest+" is there")
 				case spec.DataDir == kubeadmDataDir && kubelet.Load == "loaded" && dir.WAL && !unit.Runs():
-					return refuse(h.Name, fmt.Sprintf("%s is there, %s does not run, and data of a member is in %s", kubeletUnit, Unit, spec.DataDir))
+					return refuse(h.Name, fmt.Sprintf("%s is there, %s does not run, and data of a member is in %s", kubeletUnit, v.unit(), spec.DataDir))
 				}
 			}
 			return hidden

@@ -33,8 +33,8 @@ func (p PurgeHost) Plan(v View) (Plan, error) {
 	}
 	plan := Plan{NoCluster: true, Subject: h, Needs: []Safeguard{reachable(h), notKubeadm(), certainlyAlone(h), nothingForeign(h)}}
 	steps := slices.Concat([]Step{
-		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
-		stopUnit(h),
+		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: v.unit()}}, Until: enabled(h, "disabled", "masked", "")},
+		stopUnit(v, h),
 	}, purge(v, h))
 	plan.Stages = []Stage{{"delete what is left", steps}}
 	if plan = plan.ifOpen(v); !plan.Empty() {
@@ -80,7 +80,7 @@ func nothingForeign(name string) Safeguard {
 			spec := v.Spec(name)
 			who, _ := Identify(logOf(facts, spec))
 			_, runs := facts.Ports[spec.PeerPort]
-			if !runs && !facts.Units[Unit].Runs() {
+			if !runs && !facts.Units[v.unit()].Runs() {
 				return nil
 			}
 			if id := v.ownID(); id != 0 && who.Cluster == id && v.Linear {

@@ -95,7 +95,7 @@ func (v View) refreshmentOf(c change) refreshment {
 			if f == Conf && name != c.with && !v.isMemberHost(name) {
 				continue
 			}
-			a := Refresh{Host: name, File: f, Without: c.without, With: c.with}
+			a := Refresh{Host: name, File: f, Without: c.without, With: c.with, At: v.at(f)}
 			r.add(f, []string{name}, Step{Title: "refresh " + string(f), Host: name, Act: a, Until: owed(v, name, isFresh(a))})
 		}
 	}

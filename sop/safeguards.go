@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/inventory"
 	"github.com/etcdrill/etcdrill/sop/pki"
 )
@@ -282,7 +281,7 @@ func quotaHeadroom() Safeguard {
 				quota := l.Quota
 				if quota == 0 && l.Answers() {
 					quota = v.quotaOf(l.Host)
-					if why := v.hiddenOn(l.Host, config.ConfPath); why != nil {
+					if why := v.hiddenOn(l.Host, v.layout().Conf); why != nil {
 						hidden = why
 					}
 				}
@@ -309,11 +308,11 @@ func (v View) hiddenOn(name string, paths ...string) error {
 // the file names none, zero where it cannot be read.
 func (v View) quotaOf(name string) int64 {
 	h, ok := v.Host(name)
-	f := h.Facts.Files[config.ConfPath]
+	f := h.Facts.Files[v.layout().Conf]
 	if !ok || !f.Exists || f.Problem != "" {
 		return 0
 	}
-	c, err := config.ParseMember(f.Content)
+	c, err := v.confOn(h)
 	if err != nil {
 		return 0
 	}
@@ -455,16 +454,19 @@ func certificates() Safeguard {
 		Risk: "a member may be locked out by its peers and clients",
 		Holds: func(v View) error {
 			var hidden error
+			if !v.layout().TLS {
+				return nil
+			}
 			for _, m := range v.Voters() {
 				name := v.HostOf(m)
 				h, ok := v.Host(name)
 				if !ok || !h.Reachable() {
 					continue
 				}
-				if why := hiddenIn(name, h.Facts, config.ServerCertPath, config.CAPath); why != nil {
+				if why := hiddenIn(name, h.Facts, v.layout().Cert, v.layout().CA); why != nil {
 					hidden = why
 				}
-				crt, ca := h.Facts.Files[config.ServerCertPath], h.Facts.Files[config.CAPath]
+				crt, ca := h.Facts.Files[v.layout().Cert], h.Facts.Files[v.layout().CA]
 				if !crt.Exists || crt.Problem != "" || ca.Problem != "" {
 					continue // set up otherwise, or not ours to read
 				}
@@ -482,6 +484,8 @@ func sameCA() Safeguard {
 	return Safeguard{Name: "ca", Show: "openssl x509 -in files/pki/ca/ca.crt -noout -fingerprint -sha256",
 		Holds: func(v View) error {
 			switch {
+			case !v.layout().TLS:
+				return nil
 			case v.Admin.CAProblem != "":
 				return &Refusal{Found: v.Admin.CAProblem, Needed: "the cluster's CA in files/pki"}
 			case v.Admin.CA == "":
@@ -504,8 +508,8 @@ func sameCA() Safeguard {
 // sameCAOn compares the CA on a host, where it can be read, with files/pki.
 func sameCAOn(v View, name string) error {
 	h, _ := v.Host(name)
-	f := h.Facts.Files[config.CAPath]
-	if err := v.hiddenOn(name, config.CAPath); err != nil {
+	f := h.Facts.Files[v.layout().CA]
+	if err := v.hiddenOn(name, v.layout().CA); err != nil {
 		return err
 	}
 	if !f.Exists || f.Problem != "" {
@@ -548,7 +552,7 @@ func blankHost(name string) Safeguard {
 			m, listed := v.At(name)
 			spec := v.Spec(name)
 			hidden := hiddenIn(name, facts, dataDirs(spec)...)
-			if listed && hidden == nil && m.Started() && len(logOf(facts, spec)) == 0 && !facts.Units[Unit].Runs() {
+			if listed && hidden == nil && m.Started() && len(logOf(facts, spec)) == 0 && !facts.Units[v.unit()].Runs() {
 				return &Refusal{Host: name, Found: fmt.Sprintf("member %s has run there before, and its data is gone", ID(m.ID)), Needed: "its own data, or a new member",
 					Hint: fmt.Sprintf("removeMember %s, then addMember %s: a member that comes back without its log corrupts the cluster", name, name)}
 			}
@@ -577,8 +581,8 @@ func blankHost(name string) Safeguard {
 			if listed {
 				return hidden // what runs there may be our own learner; its answers say which
 			}
-			if u := facts.Units[Unit]; u.Runs() {
-				return &Refusal{Host: name, Found: fmt.Sprintf("%s is %s there (pid %d)", Unit, u.Active, u.PID), Needed: "no etcd on the newcomer", Hint: "is it a member of another cluster?"}
+			if u := facts.Units[v.unit()]; u.Runs() {
+				return &Refusal{Host: name, Found: fmt.Sprintf("%s is %s there (pid %d)", v.unit(), u.Active, u.PID), Needed: "no etcd on the newcomer", Hint: "is it a member of another cluster?"}
 			}
 			for _, port := range []int{spec.ClientPort, spec.PeerPort} {
 				if by, taken := facts.Ports[port]; taken {
@@ -637,7 +641,7 @@ func quotaFits(name string) Safeguard {
 				if quota == 0 {
 					quota = v.quotaOf(h)
 				}
-				if why := v.hiddenOn(h, config.ConfPath); why != nil {
+				if why := v.hiddenOn(h, v.layout().Conf); why != nil {
 					hidden = why // and what it would get is not known either
 					if !said {
 						continue
@@ -701,7 +705,7 @@ func noProxy(name string) Safeguard {
 			if err != nil {
 				return err
 			}
-			for _, e := range facts.Units[Unit].Env {
+			for _, e := range facts.Units[v.unit()].Env {
 				key, _, _ := strings.Cut(e, "=")
 				if k := strings.ToUpper(key); k == "HTTP_PROXY" || k == "HTTPS_PROXY" || k == "ALL_PROXY" {
 					return &Refusal{Host: name, Found: "the unit sets " + key, Needed: "no proxy between members"}

@@ -263,9 +263,6 @@ func (s *Site) readInventory(v *View, scope Scope) error {
 			v.Inventory.Faults = append(v.Inventory.Faults, f.String())
 		}
 	}
-	if g.Unit != Unit {
-		v.Inventory.Faults = append(v.Inventory.Faults, fmt.Sprintf("etcd_systemd_unit %q: this version knows only %s", g.Unit, Unit))
-	}
 	if scope.Write && v.Inventory.Edit == "edit" {
 		if err := inventory.CheckWritable(s.Inventory); err != nil {
 			v.Inventory.Unwrites = err.Error()
@@ -446,9 +443,6 @@ func (s *Site) host(spec inventory.Host) (host.Host, error) {
 	return h, nil
 }
 
-// Unit is the unit that runs etcd.
-const Unit = "etcd.service"
-
 func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scope Scope) HostView {
 	hv := HostView{Name: spec.Name, Taken: s.Now()}
 	h, err := s.host(spec)
@@ -456,11 +450,20 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		hv.Problem = err.Error()
 		return hv
 	}
+	l := v.layout()
 	q := host.Question{
-		Units: []string{Unit},
-		Files: []string{kubeadmManifest, config.ConfPath, config.CAPath, config.ServerCertPath, config.EnvPath, config.UnitPath, config.JoinDropInPath},
-		Sums:  []string{config.ServerKeyPath},
-		Dirs:  []string{spec.DataDir, config.ConfDir, config.JoinDropInDir},
+		Units: []string{l.Unit},
+		Files: []string{kubeadmManifest, l.Conf, config.EnvPath, l.UnitPath(), l.JoinDropInPath(), config.KeptPath(l.UnitPath())},
+		Dirs:  append([]string{spec.DataDir, config.ConfDir, l.JoinDropInDir()}, l.Dirs()...),
+	}
+	if l.TLS {
+		q.Files, q.Sums = append(q.Files, l.CA, l.Cert), []string{l.Key}
+	}
+	if l.Form == config.Env {
+		q.Files = append(q.Files, l.PackagedUnitPath())
+	}
+	if l.OwnDir() == "" {
+		q.Files = append(q.Files, config.KeptPath(l.Conf))
 	}
 	// What costs a host most to find out, and no step of ours changes.
 	s.mu.Lock()
@@ -471,7 +474,7 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	if client {
 		q = host.Question{}
 	} else if scope.AllHosts || scope.Ports || known.Facts.Clock.IsZero() {
-		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{config.User}, v.Wanted.Binary
+		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{l.User}, l.Binary
 		q.Addrs = isName(spec.Name)
 	}
 	if spec.DataDir == kubeadmDataDir && !client {

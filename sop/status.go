@@ -101,7 +101,7 @@ func (v View) unitState(name string) string {
 	case !h.Reachable():
 		return "unreachable"
 	}
-	u := h.Facts.Units[Unit]
+	u := h.Facts.Units[v.unit()]
 	state := u.Active
 	if u.Load == "masked" {
 		state = "masked"

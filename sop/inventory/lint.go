@@ -165,6 +165,7 @@ func (l *linter) unknown(x variable) {
 
 var (
 	namePattern    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	unitPattern    = regexp.MustCompile(`^[A-Za-z0-9:_.@-]+\.service$`)
 	sumPattern     = regexp.MustCompile(`^[0-9A-Fa-f]{64}$`)
 	versionPattern = regexp.MustCompile(`^v?[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)
 )
@@ -268,6 +269,22 @@ func (l *linter) value(x variable, k Variable) {
 	case anAddress:
 		if _, err := netip.ParseAddr(s.text); err != nil {
 			said(Warning, fmt.Sprintf("is %q, not an IP", s.text), "Pigsty requires the IP")
+		}
+	case aUnit:
+		if !unitPattern.MatchString(s.text) {
+			said(Fault, fmt.Sprintf("is %q, not the name of a service", s.text), "write it as in etcd.service")
+		}
+	case aForm:
+		if s.text != "yaml" && s.text != "env" {
+			said(Fault, fmt.Sprintf("is %q", s.text), "write yaml or env")
+		}
+	case aScheme:
+		switch s.text {
+		case "https":
+		case "http":
+			said(Warning, "is http: whoever reaches the ports reads and writes everything, and can join", "use TLS")
+		default:
+			said(Fault, fmt.Sprintf("is %q", s.text), "write https or http")
 		}
 	case aSum:
 		if !sumPattern.MatchString(s.text) {
