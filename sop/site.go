@@ -513,7 +513,6 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	answered := s.Now()
 	if q.Etcd == "" {
 		facts.Ports, facts.Users, facts.Etcd = known.Facts.Ports, known.Facts.Users, known.Facts.Etcd
-		facts.Addrs, hv.Listen = known.Facts.Addrs, known.Listen
 	}
 	if !q.Addrs {
 		facts.Addrs = known.Facts.Addrs
