@@ -567,3 +567,21 @@ func TestOldEtcdctl(t *testing.T) {
 		require.NotContains(g.t, g.content(hosts[1], config.EnvPath), "ETCDCTL_API")
 	})
 }
+
+// Without root a plan tells of clients' files what can be told: that they are
+// not known.
+func TestClientsWithoutRoot(t *testing.T) {
+	bubble(t, 3, func(g *ground) {
+		g.withClients(3)
+		for _, p := range []Procedure{AddMember{Host: hosts[3]}, ReloadConfig{}} {
+			plan, v, err := g.plain().Runner.Explain(context.Background(), p)
+			require.NoError(g.t, err)
+			require.Empty(g.t, plan.Objections(v))
+			require.Contains(g.t, plan.Text(v), "? references-editable: /etc/patroni/patroni.yml on 10.10.10.16 is not known without root")
+			require.Contains(g.t, plan.Text(v), "   ? 10.10.10.16     refresh vip-manager.yml\n")
+		}
+		v, err := g.plain().Site.Observe(context.Background(), Scope{AllHosts: true})
+		require.NoError(g.t, err)
+		require.Empty(g.t, ReportOf(v).Findings)
+	})
+}

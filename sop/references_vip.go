@@ -147,7 +147,7 @@ func (v View) vipRefreshment(c change) (r refreshment) {
 			if !v.unitRuns(h, config.VIPManagerUnit) && !v.vipSuspect(h, cluster) {
 				continue
 			}
-			if vipEnough(a, c.vips)(v) == nil && !v.vipSuspect(h, cluster) {
+			if err := vipEnough(a, c.vips)(v); err == nil && !v.vipSuspect(h, cluster) || v.hiddenOn(h, a.path()) != nil {
 				continue
 			}
 			r.needs = append(r.needs, vipVersion(h, cluster), postgresSound(p))

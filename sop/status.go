@@ -150,8 +150,8 @@ func (v View) findings() []string {
 		}
 	}
 	for _, step := range refs.steps() {
-		if h, ok := v.Host(step.Host); !ok || !h.Reachable() {
-			continue
+		if h, ok := v.Host(step.Host); !ok || !h.Reachable() || step.Act == nil {
+			continue // a wait is for what is done before it
 		}
 		if err := step.Until(v); err != nil && !isHidden(err) {
 			all = append(all, "drift: "+err.Error())
