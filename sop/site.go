@@ -494,12 +494,13 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 			q.Dial = append(q.Dial, dialable(v.PeerURL(scope.Subject)))
 		}
 	}
+	patience := s.Deadlines[Looking]
 	if c, ok := h.(host.Connector); ok {
 		first, stop := context.WithTimeout(ctx, s.Deadlines[Connecting])
 		c.Connect(first)
 		stop()
+		patience = s.Deadlines[Inspecting]
 	}
-	patience := s.Deadlines[Looking]
 	if len(q.Dial) > 0 || len(q.TLS) > 0 {
 		patience *= 2 // the host itself waits for peers that do not answer
 	}

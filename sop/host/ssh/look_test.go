@@ -69,7 +69,7 @@ func TestFiles(t *testing.T) {
 		require.Equal(t, "odd", string(f["/data/it's here/\n x"].Content))
 		require.Equal(t, host.File{Exists: true, Problem: "Too many levels of symbolic links"}, f["/etc/loop"])
 		require.Equal(t, host.File{Real: "/data/later"}, f["/etc/dangling"])
-		require.Equal(t, host.File{}, f["/etc/passwd/x"])
+		require.Equal(t, host.File{Real: "/etc/passwd/x"}, f["/etc/passwd/x"])
 		require.Equal(t, "is a directory", f["/etc"].Problem)
 		require.Equal(t, "not a regular file", f["/dev/null"].Problem)
 		require.Contains(t, f["/data/large"].Problem, "larger than")
