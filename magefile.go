@@ -63,6 +63,7 @@ const (
 	envCA        = "ETCDCTL_CACERT"
 	envCert      = "ETCDCTL_CERT"
 	envKey       = "ETCDCTL_KEY"
+	envDocker    = "DOCKER_HOST"
 	envInside    = "ETCDRILL_INSIDE" // control socket of the lab that this process is in
 	envCalled    = "ETCDRILL_CALLED" // how the user called the process outside
 	envKill      = "ETCDRILL_KILL"   // number of the kill point to die at
@@ -1233,10 +1234,11 @@ func (Lab) Up(
 		if err != nil {
 			return mg.Fatal(5, err)
 		}
-		// lab:down tells them apart by name alone.
+		// lab:down tells them apart by name alone; that one of the same kind has
+		// the name is found out as it is made.
 		for _, l := range labs {
-			if l.name == *name && l.state != "dead" {
-				return mg.Fatalf(2, "there is a lab %s already: lab:list shows it, lab:down -name=%s ends it", *name, *name)
+			if l.name == *name && l.machines != (given(kind) == "container") {
+				return mg.Fatalf(2, "lab %s is running already, of another kind: lab:list shows it, lab:down -name=%s ends it", *name, *name)
 			}
 		}
 	}
@@ -1328,6 +1330,13 @@ func containerUp(ctx context.Context, o labOrder, name string) (made string, hos
 	if err != nil {
 		return "", nil, "", err
 	}
+	engine, err := container.Answers(ctx)
+	if err != nil {
+		return "", nil, "", err
+	}
+	if want := os.Getenv(envDocker); want != "" && want != engine {
+		return "", nil, "", fmt.Errorf("the Docker engine that DOCKER_HOST names, %s, does not answer; the one at %s does, and was not asked: unset DOCKER_HOST to use it", want, engine)
+	}
 	spec := container.Spec{Root: root, Cache: cache, Name: name, Inventory: o.inventory, Keep: true, Started: time.Now(), Progress: os.Stderr}
 	hosts = append(slices.Clone(o.hosts), o.databases...)
 	slices.Sort(hosts)
@@ -1379,6 +1388,7 @@ func (Lab) Down(
 
 // labLine is one lab of whatever kind.
 type labLine struct {
+	machines               bool // it is one of containers
 	name, state, inventory string
 	hosts                  []string
 	down                   func(context.Context) error
@@ -1425,7 +1435,7 @@ func allLabs(ctx context.Context) ([]labLine, error) {
 		return nil, err
 	}
 	for _, i := range machines {
-		all = append(all, labLine{name: i.Name, state: i.State, inventory: i.Inventory, hosts: i.Hosts, down: func(ctx context.Context) error {
+		all = append(all, labLine{machines: true, name: i.Name, state: i.State, inventory: i.Inventory, hosts: i.Hosts, down: func(ctx context.Context) error {
 			l, err := container.Open(ctx, i.Dir)
 			if errors.Is(err, container.ErrGone) {
 				_, err := container.Heal(ctx, root)
@@ -1615,7 +1625,7 @@ func Test(ctx context.Context) error {
 // untested says at the end of the tests what they passed over; go test hides
 // what a package that passed has said.
 func untested(ctx context.Context) {
-	if err := container.Answers(ctx); err != nil && ctx.Err() == nil {
+	if _, err := container.Answers(ctx); err != nil && ctx.Err() == nil {
 		fmt.Fprintf(os.Stderr, "NOT TESTED: everything on machines with systemd and SSH: %v\n", err)
 	}
 }

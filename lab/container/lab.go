@@ -76,6 +76,8 @@ type Info struct {
 	Subnet     netip.Prefix
 	Gateway    netip.Addr // the engine's host, as machines see it
 	Gate       string     // "host port" of the gate; empty where machines are reached directly
+	Engine     string     // its address, as it was reached then
+	EngineID   string
 	Cache      string
 	Root       string // identity of the directory of labs, as labels tell it
 	Keep       bool
@@ -147,7 +149,7 @@ func Up(ctx context.Context, s Spec) (*Lab, error) {
 		return nil, errors.Join(err, e.close())
 	}
 	l := &Lab{engine: e, owner: owner, info: Info{
-		Name: filepath.Base(dir), Dir: dir, Root: id, Cache: s.Cache, Keep: s.Keep, Started: s.Started,
+		Name: filepath.Base(dir), Dir: dir, Root: id, Engine: e.docker.DaemonHost(), EngineID: e.id, Cache: s.Cache, Keep: s.Keep, Started: s.Started,
 		Inventory:  filepath.Join(dir, inventoryName),
 		SSHConfig:  filepath.Join(dir, sshConfigName),
 		Key:        filepath.Join(dir, keyName),
@@ -397,7 +399,7 @@ func (e engine) groups(h *container.HostConfig) {
 }
 
 // Open opens a lab by its directory. ErrGone says that there is none, or that
-// none of its machines is left.
+// none of its machines is left; ErrElsewhere that another engine has it.
 func Open(ctx context.Context, dir string) (*Lab, error) {
 	i, err := Describe(dir)
 	if err != nil {
@@ -408,6 +410,9 @@ func Open(ctx context.Context, dir string) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{engine: e, info: i}
+	if err := e.has(i); err != nil {
+		return nil, errors.Join(err, e.close())
+	}
 	there, err := l.containers(ctx)
 	if err == nil && len(there) == 0 {
 		err = fmt.Errorf("%w: no machine of lab %s is left", ErrGone, i.Name)

@@ -36,6 +36,8 @@ func List(ctx context.Context, root string) ([]Info, error) {
 			i.State = "no engine answers"
 		case broken != nil:
 			i.State = "dead"
+		case e.has(i) != nil:
+			i.State = "with the engine at " + i.Engine
 		default:
 			there, err := (&Lab{engine: e, info: i}).containers(ctx)
 			if err != nil {
@@ -188,6 +190,13 @@ func (e engine) bury(ctx context.Context, root string) (did []string, living []*
 	for _, dir := range dirs {
 		name := filepath.Base(dir)
 		info, broken := Describe(dir)
+		if broken == nil {
+			if err := e.has(info); err != nil {
+				did = append(did, "left as it is: "+err.Error())
+				names = append(names, name)
+				continue
+			}
+		}
 		if orphaned(dir, info) {
 			end(name, "its creator is gone")
 			continue

@@ -66,7 +66,7 @@ func needsDocker(t testing.TB) context.Context {
 	// Images may have to be made first.
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	t.Cleanup(cancel)
-	err := container.Answers(ctx)
+	_, err := container.Answers(ctx)
 	if errors.Is(err, container.ErrNoDocker) {
 		t.Skipf("NOT TESTED: %v", err)
 	}

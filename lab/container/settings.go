@@ -25,19 +25,23 @@ var (
 	// ErrNoDocker says that no Docker engine answers. The text has the remedy.
 	ErrNoDocker = errors.New("no Docker engine answers: labs of containers need one; " +
 		"start it (systemctl start docker), let this user use it (usermod -aG docker USER, and log in again), " +
-		"or name one elsewhere with DOCKER_HOST=ssh://... or tcp://...; lab:up without -kind needs none")
+		"or name one elsewhere with DOCKER_HOST=tcp://HOST:PORT; lab:up without -kind needs none")
 	// ErrExists says that a lab of this name is there already.
 	ErrExists = errors.New("lab is there already")
 	// ErrGone says that a lab's machines are gone.
 	ErrGone = errors.New("lab is gone")
+	// ErrElsewhere says that a lab is with another engine than the one that
+	// answers.
+	ErrElsewhere = errors.New("lab is with another Docker engine")
 )
 
 // engine is a Docker engine.
 type engine struct {
 	provider *testcontainers.DockerProvider
 	docker   client.APIClient
-	unified  bool  // it has cgroup v2
-	memory   int64 // bytes, of its host
+	id       string // its own, wherever it is reached from
+	unified  bool   // it has cgroup v2
+	memory   int64  // bytes, of its host
 }
 
 // connect finds the engine as testcontainers does: DOCKER_HOST, the docker
@@ -62,7 +66,7 @@ func connect(ctx context.Context) (engine, error) {
 	if r.Info.OSType != "linux" {
 		return engine{}, errors.Join(fmt.Errorf("the Docker engine runs %s containers; labs are of Linux machines", r.Info.OSType), e.close())
 	}
-	e.unified, e.memory = r.Info.CgroupVersion == "2", r.Info.MemTotal
+	e.id, e.unified, e.memory = r.Info.ID, r.Info.CgroupVersion == "2", r.Info.MemTotal
 	return e, nil
 }
 
@@ -77,12 +81,21 @@ type silent struct{}
 
 func (silent) Printf(string, ...any) {}
 
-// Answers reports whether a Docker engine answers that labs can be made with;
-// else ErrNoDocker, or what is wrong with it.
-func Answers(ctx context.Context) error {
+// Answers gives the address of the Docker engine that labs are made with; it is
+// the first that answers, which need not be the one that DOCKER_HOST names. Else
+// it gives ErrNoDocker, or what is wrong with it.
+func Answers(ctx context.Context) (engine string, err error) {
 	e, err := connect(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return e.close()
+	return e.docker.DaemonHost(), e.close()
+}
+
+// has says why an engine cannot tell anything about a lab.
+func (e engine) has(i Info) error {
+	if i.EngineID == e.id {
+		return nil
+	}
+	return fmt.Errorf("%w: lab %s is with the one at %s, and %s answers: set DOCKER_HOST", ErrElsewhere, i.Name, i.Engine, e.docker.DaemonHost())
 }
