@@ -90,7 +90,7 @@ type values struct {
 
 func (c *Cluster) values(i instance, s secrets) (values, error) {
 	v := values{
-		Cluster: c.spec.Cluster, Instance: i.Name, Address: i.Machine.Address(),
+		Cluster: c.spec.Cluster, Instance: i.Name, Address: i.Machine.Host(),
 		VIP: c.spec.VIP.Addr().String(), Mask: c.spec.VIP.Bits(), Interface: c.spec.Interface,
 		Network:   netip.PrefixFrom(c.spec.VIP.Addr(), c.spec.VIP.Bits()).Masked().String(),
 		Endpoints: slices.Sorted(slices.Values(c.spec.Endpoints)),

@@ -58,7 +58,7 @@ const replyTimeout = 2 * time.Second
 func (c *Cluster) get(ctx context.Context, i instance, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
-	url := "http://" + net.JoinHostPort(i.Machine.Address(), strconv.Itoa(PatroniPort)) + path
+	url := "http://" + net.JoinHostPort(i.Machine.Host(), strconv.Itoa(PatroniPort)) + path
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return fmt.Errorf("ask Patroni: %w", err)

@@ -29,8 +29,8 @@ const (
 // A Machine is what an instance is put on: a lab's machine with systemd and the
 // packages.
 type Machine interface {
-	// Address is its IP address on the lab's network.
-	Address() string
+	// Host is its name in the inventory, which is its address.
+	Host() string
 	// Exec runs a command on it as root, to its end. What it wrote to standard
 	// error, and its exit status where that is not 0, are in the error.
 	Exec(ctx context.Context, stdin io.Reader, stdout io.Writer, argv ...string) error
@@ -81,7 +81,7 @@ func (s Spec) withDefaults() (Spec, error) {
 		return s, errors.New("no source of randomness, or no clock")
 	}
 	for _, m := range s.Machines {
-		if _, err := netip.ParseAddr(m.Address()); err != nil {
+		if _, err := netip.ParseAddr(m.Host()); err != nil {
 			return s, fmt.Errorf("machine: %w", err)
 		}
 	}
@@ -137,7 +137,7 @@ func (c *Cluster) up(ctx context.Context) error {
 	// A source of randomness need not be safe for use from many at once.
 	var pairs []pki.Pair
 	for _, i := range c.instances {
-		p, err := c.spec.CA.Issue(c.spec.Random, c.spec.Clock(), pki.Leaf{Name: i.Name, Host: i.Machine.Address(), Validity: 24 * time.Hour})
+		p, err := c.spec.CA.Issue(c.spec.Random, c.spec.Clock(), pki.Leaf{Name: i.Name, Host: i.Machine.Host(), Validity: 24 * time.Hour})
 		if err != nil {
 			return err
 		}
@@ -148,7 +148,7 @@ func (c *Cluster) up(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return i.install(ctx, files)
+		return i.install(ctx, c.spec.Clock(), files)
 	})
 	if err != nil {
 		return err
@@ -188,7 +188,7 @@ func (c *Cluster) each(do func(n int, i instance) error) error {
 	for n, i := range c.instances {
 		running.Go(func() {
 			if err := do(n, i); err != nil {
-				errs[n] = fmt.Errorf("%s on %s: %w", i.Name, i.Machine.Address(), err)
+				errs[n] = fmt.Errorf("%s on %s: %w", i.Name, i.Machine.Host(), err)
 			}
 		})
 	}
@@ -198,11 +198,11 @@ func (c *Cluster) each(do func(n int, i instance) error) error {
 
 // install puts files in place, with owners by name, in one stream. tar follows
 // the links that it has just made (-P).
-func (i instance) install(ctx context.Context, files []file) error {
+func (i instance) install(ctx context.Context, made time.Time, files []file) error {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, f := range files {
-		h := &tar.Header{Name: strings.TrimPrefix(f.path, "/"), Mode: f.mode, Uname: f.owner, Gname: f.group, Format: tar.FormatPAX}
+		h := &tar.Header{Name: strings.TrimPrefix(f.path, "/"), Mode: f.mode, Uname: f.owner, Gname: f.group, ModTime: made, Format: tar.FormatPAX}
 		switch {
 		case f.link != "":
 			h.Typeflag, h.Linkname = tar.TypeSymlink, f.link
@@ -233,7 +233,7 @@ func (i instance) start(ctx context.Context) error {
 
 func (i instance) systemctl(ctx context.Context, args ...string) error {
 	if err := i.Machine.Exec(ctx, nil, io.Discard, append([]string{"systemctl"}, args...)...); err != nil {
-		return fmt.Errorf("systemctl %s on %s: %w", strings.Join(args, " "), i.Machine.Address(), err)
+		return fmt.Errorf("systemctl %s on %s: %w", strings.Join(args, " "), i.Machine.Host(), err)
 	}
 	return nil
 }
@@ -270,7 +270,7 @@ func (i instance) psql(ctx context.Context, sql string) ([]string, error) {
 	err := i.Machine.Exec(ctx, strings.NewReader(sql), &out,
 		"runuser", "-u", "postgres", "--", "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", loadDatabase, "-f", "-")
 	if err != nil {
-		return nil, fmt.Errorf("psql on %s: %w", i.Machine.Address(), err)
+		return nil, fmt.Errorf("psql on %s: %w", i.Machine.Host(), err)
 	}
 	return strings.Fields(out.String()), nil
 }
