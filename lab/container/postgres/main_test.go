@@ -18,9 +18,7 @@ import (
 
 func TestMain(m *testing.M) {
 	for name, value := range container.Environment() {
-		if os.Getenv(name) == "" {
-			os.Setenv(name, value)
-		}
+		os.Setenv(name, value)
 	}
 	os.Exit(m.Run())
 }
