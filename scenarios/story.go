@@ -83,13 +83,17 @@ func story() []chapter {
 		{"addMember", "addMember SPARE"},
 		{"removeMember of the leader", "removeMember LEADER"},
 		{"restart", "restart -soak=0s"},
+		// Nothing before it restarts vip-manager, and so it still runs with the
+		// list that it began with.
+		{"restart of vip-manager", "reloadConfig -vips=true"},
 	}
 }
 
 // Story plays the end-to-end story: PostgreSQL under Patroni and vip-manager, on
 // real machines, takes writes through its virtual IP, while a member is added to
-// its etcd, the leader is removed from it, and all members are restarted, each by
-// an operator who reaches the machines by SSH. The summary says how it went. An
+// its etcd, the leader is removed from it, all members are restarted, and
+// vip-manager is made to read its new list, each by an operator who reaches the
+// machines by SSH. The summary says how it went. An
 // error means that it could not be played, or that what was seen could not be
 // kept; there may be a summary beside it.
 func Story(ctx context.Context, spec StorySpec) (Summary, error) {

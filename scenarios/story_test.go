@@ -33,6 +33,7 @@ func TestStory(t *testing.T) {
 	require.Zero(t, d.LostRows)
 	require.Zero(t, d.VIPTwiceMS)
 	require.Equal(t, 1, d.Timeline, "nobody was ever promoted but the first primary")
+	require.Positive(t, d.VIPGoneTimes, "vip-manager was restarted on the primary, and takes the address away for that")
 	require.Len(t, d.Procedures, len(sum.Procedures))
 	for _, p := range d.Procedures {
 		require.Positive(t, p.AckedRows, p.Name)
