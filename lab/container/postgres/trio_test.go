@@ -18,9 +18,9 @@ import (
 // A real cluster, on a single etcd: what nobody touches passes every check, and
 // what really goes wrong is seen.
 func TestTrio(t *testing.T) {
+	machines, vip := machinesOf(t.Context(), t, 3) // images take as long as they take
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	machines, vip := machinesOf(ctx, t, 3)
 	ca, err := pki.NewCA(rand.Reader, time.Now())
 	require.NoError(t, err)
 	endpoint := etcdOn(ctx, t, machines[0], ca)

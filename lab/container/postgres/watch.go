@@ -32,6 +32,8 @@ const (
 	// proveEvery is how long a machine has to report the watch's own address
 	// before it is put up again.
 	proveEvery = time.Second
+	// hushWithin is how long the commands on the machines may take to end.
+	hushWithin = 5 * time.Second
 )
 
 // marker is the watch's own address: of the loopback, where nothing else uses
@@ -61,7 +63,7 @@ type ear struct {
 	from     time.Time // since when it is known who held the VIP
 	held     bool      // whether the machine held it then
 	mute     *io.PipeWriter
-	ended    chan error // of the command
+	ended    chan struct{} // closed when the command has
 	said     chan struct{}
 
 	mu      sync.Mutex // guards what follows
@@ -86,8 +88,7 @@ func (c *Cluster) Watch(ctx context.Context) (*Watch, error) {
 	}
 	err = c.each(func(n int, _ instance) error { return w.ears[n].begin(ctx, c) })
 	if err != nil {
-		cancel()
-		w.hush()
+		w.hush(ctx)
 		return nil, fmt.Errorf("watch the VIP: %w", err)
 	}
 	w.evidence.Began = c.spec.Clock()
@@ -102,7 +103,6 @@ func (c *Cluster) Watch(ctx context.Context) (*Watch, error) {
 func (w *Watch) Stop(ctx context.Context) (Evidence, error) {
 	e := w.evidence
 	e.Ended = w.cluster.spec.Clock()
-	var failures []error
 	for _, x := range w.ears {
 		until, err := x.prove(ctx)
 		if err == nil {
@@ -120,30 +120,36 @@ func (w *Watch) Stop(ctx context.Context) (Evidence, error) {
 		}
 		e.Holdings = append(e.Holdings, x.holdings(until)...)
 	}
-	w.cancel()
-	w.hush()
-	w.asking.Wait()
+	w.hush(ctx)
 	e.States = slices.Clone(w.states)
 	slices.SortStableFunc(e.States, func(a, b State) int { return a.At.Compare(b.At) })
 	slices.SortStableFunc(e.Holdings, func(a, b Holding) int { return a.From.Compare(b.From) })
 	var err error
 	if e.After, err = w.cluster.topology(ctx); err != nil {
-		failures = append(failures, err)
-	}
-	if err := errors.Join(failures...); err != nil {
 		return e, fmt.Errorf("end the watch of PostgreSQL: %w", err)
 	}
 	return e, nil
 }
 
-// hush ends the commands on the machines.
-func (w *Watch) hush() {
+// hush ends the commands on the machines: of their own accord, and where that
+// takes long, for us at least.
+func (w *Watch) hush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, hushWithin)
+	defer cancel()
 	for _, x := range w.ears {
 		x.mute.Close()
 	}
 	for _, x := range w.ears {
+		select {
+		case <-x.ended:
+		case <-ctx.Done():
+		}
+	}
+	w.cancel()
+	for _, x := range w.ears {
 		<-x.ended
 	}
+	w.asking.Wait()
 }
 
 // ask asks one instance's Patroni again and again.
@@ -168,12 +174,12 @@ func (w *Watch) ask(ctx context.Context, i instance) {
 
 func listen(ctx context.Context, i instance, vip netip.Addr) *ear {
 	in, mute := io.Pipe()
-	x := &ear{instance: i, vip: vip, mute: mute, ended: make(chan error, 1), said: make(chan struct{}, 1)}
+	x := &ear{instance: i, vip: vip, mute: mute, ended: make(chan struct{}), said: make(chan struct{}, 1)}
 	go func() {
 		err := i.Machine.Exec(ctx, in, x, "sh", "-c", monitor)
 		in.Close()
 		x.fail(fmt.Errorf("the monitor of addresses ended: %w", errors.Join(err, io.EOF)))
-		x.ended <- err
+		close(x.ended)
 	}()
 	return x
 }
