@@ -171,9 +171,11 @@ func (o *Outcome) read(out string) error {
 	return nil
 }
 
-// runs are the directories of the operators' runs, by time.
-func (r *Rig) runs() []string {
-	all, err := filepath.Glob(filepath.Join(r.State(), "runs", "*", "journal.jsonl"))
+// runs are the journals of the operators' runs, by time.
+func (r *Rig) runs() []string { return runsIn(r.State()) }
+
+func runsIn(state string) []string {
+	all, err := filepath.Glob(filepath.Join(state, "runs", "*", "journal.jsonl"))
 	if err != nil {
 		return nil // the pattern is a constant
 	}
@@ -183,8 +185,10 @@ func (r *Rig) runs() []string {
 	})
 }
 
-func (r *Rig) newRun(earlier []string) (string, bool) {
-	for _, run := range slices.Backward(r.runs()) {
+func (r *Rig) newRun(earlier []string) (string, bool) { return newRunIn(r.State(), earlier) }
+
+func newRunIn(state string, earlier []string) (string, bool) {
+	for _, run := range slices.Backward(runsIn(state)) {
 		if !slices.Contains(earlier, run) {
 			return run, true
 		}

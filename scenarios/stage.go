@@ -592,7 +592,12 @@ func (s *stage) evidence(ctx context.Context) (check.Evidence, error) {
 
 // findings takes down what the checkers say of the evidence.
 func (s *stage) findings(ctx context.Context, e check.Evidence) {
-	for _, f := range check.Judge(ctx, e, check.All()...) {
+	s.findingsOf(check.Judge(ctx, e, check.All()...))
+	s.lost, _ = check.Lost(e) // its error is a checker's already
+}
+
+func (s *stage) findingsOf(all []check.Finding) {
+	for _, f := range all {
 		found := Finding{Checker: f.Checker, Verdict: Verdict(f.Verdict)}
 		if f.Err != nil {
 			found.Reason = f.Err.Error()
@@ -600,7 +605,6 @@ func (s *stage) findings(ctx context.Context, e check.Evidence) {
 		}
 		s.summary.Checks = append(s.summary.Checks, found)
 	}
-	s.lost, _ = check.Lost(e) // its error is a checker's already
 }
 
 // listed checks that the inventory lists who is to be a member.

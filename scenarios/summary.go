@@ -51,6 +51,30 @@ type Summary struct {
 	// Unknown is what this lab cannot know of production.
 	Unknown []string `json:"unknown"`
 	Dir     string   `json:"dir"`
+	// Database is what became of a PostgreSQL cluster; nil where there was none.
+	Database *Database `json:"database,omitempty"`
+}
+
+// A Database is a PostgreSQL cluster whose etcd was worked on.
+type Database struct {
+	Primary       string           `json:"primary"` // instance, in the end
+	Timeline      int              `json:"timeline"`
+	AckedRows     int              `json:"acked_rows"`
+	LostRows      int              `json:"lost_rows"` // on the primary
+	MaxWriteGapMS float64          `json:"max_write_gap_ms"`
+	VIPGoneMS     float64          `json:"vip_gone_ms"` // on no machine, in all
+	VIPGoneTimes  int              `json:"vip_gone_times"`
+	VIPTwiceMS    float64          `json:"vip_twice_ms"` // on two machines
+	Procedures    []DatabaseImpact `json:"procedures"`
+}
+
+// A DatabaseImpact is what PostgreSQL's clients saw of one procedure.
+type DatabaseImpact struct {
+	Name          string  `json:"name"`
+	MaxWriteGapMS float64 `json:"max_write_gap_ms"`
+	QuietGapMS    float64 `json:"quiet_gap_ms"`
+	AckedRows     int     `json:"acked_rows"`
+	VIPGoneMS     float64 `json:"vip_gone_ms"`
 }
 
 // A Procedure is one operator in a Summary.
