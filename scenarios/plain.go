@@ -127,7 +127,7 @@ type throughput float64 // puts per second
 // measureThroughput puts a load on endpoints for a while. With no reads every
 // acknowledged call is a write.
 func measureThroughput(ctx context.Context, dial workload.Dial, endpoints []string, prefix string, seed int64, d time.Duration) (throughput, error) {
-	load, err := workload.Start(ctx, workload.Spec{Seed: seed, Prefix: prefix, Reads: -1, Endpoints: workload.Fixed(endpoints...), Dial: dial}, nil)
+	load, err := workload.Start(ctx, workload.Spec{Seed: seed, Prefix: prefix, Profile: workload.Profile{Mix: workload.Mix{Put: 1}}, Endpoints: workload.Fixed(endpoints...), Dial: dial}, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -13,8 +13,8 @@ type Gap struct {
 	// over all clients; the window's edges count as writes. At is its start.
 	Longest time.Duration
 	At      time.Duration
-	// SlowestClient is the client with the longest gap of its own,
-	// SlowestLongest that gap.
+	// SlowestClient is the client with the longest gap of its own, lease clients
+	// aside, and SlowestLongest that gap.
 	SlowestClient  int
 	SlowestLongest time.Duration
 	Acked          int // acknowledged writes in the window
