@@ -85,7 +85,7 @@ var spoilt = []struct {
 		for _, v := range e.Views {
 			v.Final[prefix+"c0/k0"] = check.Value{Value: "stranger", ModRevision: v.Revision}
 		}
-	}, map[string]string{"linearizable": "no client wrote that there", "no-acked-write-lost": "no client wrote that there"}},
+	}, map[string]string{"linearizable": "no client did that", "no-acked-write-lost": "no client did that"}},
 	{"twice", func(t *testing.T, h *workload.History, e *check.Evidence) {
 		// A write was proposed again behind its client's back, took effect a
 		// second time, and covered what had come between.
