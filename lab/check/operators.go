@@ -84,15 +84,15 @@ func (e Effect) membership() bool { return e == AddsLearner || e == Promotes || 
 
 // A Record is one line of a journal.
 type Record struct {
-	At     time.Time
-	Step   int // 0 for the run as a whole
-	Title  string
-	Host   string // that it is about; empty for the cluster
-	State  RecordState
-	Effect Effect // of the step's act
-	Act    string
-	Detail string
-	Waived string // the safeguard that was passed over, with Warned
+	At     time.Time   `json:"at"`
+	Step   int         `json:"step,omitempty"` // 0 for the run as a whole
+	Title  string      `json:"title,omitempty"`
+	Host   string      `json:"host,omitempty"` // that it is about; empty for the cluster
+	State  RecordState `json:"state"`
+	Effect Effect      `json:"effect,omitempty"` // of the step's act
+	Act    string      `json:"act,omitempty"`
+	Detail string      `json:"detail,omitempty"`
+	Waived string      `json:"waived,omitempty"` // the safeguard that was passed over, with Warned
 }
 
 func (r Record) String() string {

@@ -83,7 +83,11 @@ func (t *timeline) windows(h *workload.History) (all []window, tooLong string) {
 			continue
 		}
 		leased[k] = leased[k] || o.Lease != 0
-		if _, took := t.inferred[int32(i)]; o.Kind != workload.SerializableGet && (took || o.Outcome == workload.OK) {
+		_, took := t.inferred[int32(i)]
+		// A write that nobody met has changed nothing that anybody saw. A delete
+		// leaves nothing to be met, and may have been made at any time since.
+		pending := t.log == nil && o.Kind == workload.Delete && o.Outcome == workload.Unknown
+		if o.Kind != workload.SerializableGet && (took || pending || o.Outcome == workload.OK) {
 			byKey[k] = append(byKey[k], int32(i))
 		}
 	}
@@ -112,9 +116,11 @@ func (t *timeline) windows(h *workload.History) (all []window, tooLong string) {
 				flush()
 			}
 			returned := o.Return
+			if o.Outcome == workload.Unknown {
+				returned = end
+			}
 			if revision, inferred := t.inferred[i]; inferred {
 				// It was done by the time that somebody had seen it.
-				returned = end
 				if at, ok := t.provedAt(revision); ok {
 					returned = max(at, o.Call)
 				}
