@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/etcdrill/etcdrill/lab/workload"
 )
@@ -28,10 +29,13 @@ func All() []Checker {
 	return []Checker{NoAckedWriteLost(), Linearizable(), HashesAgree(), MembershipAgrees()}
 }
 
-// For gives the checkers that evidence calls for: All, the second opinion, and
-// those for whose promise there was an occasion. Without leases, say, there is
-// nothing to say of leases.
-func For(e Evidence) []Checker {
+// For gives the checkers that evidence calls for: ForLoad and ForOperators.
+func For(e Evidence) []Checker { return append(ForLoad(e), ForOperators(e)...) }
+
+// ForLoad gives those that judge a load and its cluster: All, the second
+// opinion, and those for whose promise there was an occasion. Without leases,
+// say, there is nothing to say of leases.
+func ForLoad(e Evidence) []Checker {
 	all := append(All(), SecondOpinion())
 	if h := e.History; h != nil && h.Watchers > 0 {
 		all = append(all, Watches())
@@ -39,6 +43,12 @@ func For(e Evidence) []Checker {
 	if h := e.History; h != nil && h.LeaseClients > 0 {
 		all = append(all, Leases())
 	}
+	return all
+}
+
+// ForOperators gives those that judge the operators, when all have ended.
+func ForOperators(e Evidence) []Checker {
+	var all []Checker
 	if len(e.Operators) > 0 {
 		all = append(all, VotesKept(), OneChangeAtATime(), Safeguards(), RefusalsHarmless(), Resumed(), JournalTruthful())
 	}
@@ -102,8 +112,13 @@ type Evidence struct {
 	// Intended are the peer URLs that the members should have. Empty means
 	// that nobody said.
 	Intended []string `json:"intended,omitempty"`
-	// Operators are those who worked on the cluster, in turn.
+	// Taken is when the members were asked.
+	Taken time.Time `json:"taken"`
+	// Operators are those who worked on the cluster, in the order in which they
+	// began. Others says that there were more, whose journals are not here: then
+	// nobody can tell from these alone who was a member when.
 	Operators []Operator `json:"operators,omitempty"`
+	Others    bool       `json:"others,omitempty"`
 	// Faults are what else the cluster went through.
 	Faults []Fault `json:"faults,omitempty"`
 

@@ -34,6 +34,8 @@ type Query struct {
 	Hash bool
 	// Timeout of each request, 5 s when 0.
 	Timeout time.Duration
+	// Clock gives the time of the evidence; time.Now when nil.
+	Clock func() time.Time
 }
 
 // HashKey is written before a compaction, so that there is always something
@@ -56,7 +58,10 @@ const (
 // an error is returned only for a query that makes no sense or a ctx that has
 // ended.
 func Collect(ctx context.Context, q Query) (Evidence, error) {
-	e := Evidence{History: q.History, Intended: q.Intended}
+	if q.Clock == nil {
+		q.Clock = time.Now
+	}
+	e := Evidence{History: q.History, Intended: q.Intended, Taken: q.Clock()}
 	switch {
 	case len(q.Endpoints) == 0:
 		return e, errors.New("collect evidence: no endpoints")

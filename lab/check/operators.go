@@ -85,6 +85,7 @@ func (e Effect) membership() bool { return e == AddsLearner || e == Promotes || 
 // A Record is one line of a journal.
 type Record struct {
 	At     time.Time   `json:"at"`
+	Seq    int         `json:"seq"`            // counts from 1 through the journal
 	Step   int         `json:"step,omitempty"` // 0 for the run as a whole
 	Title  string      `json:"title,omitempty"`
 	Host   string      `json:"host,omitempty"` // that it is about; empty for the cluster
@@ -109,7 +110,7 @@ func (r Record) String() string {
 type step struct {
 	Record             // the first that tells of it
 	from, to time.Time // from its record to its answer, or to the end of the operator
-	taken    bool      // answered or done; else nobody can tell
+	taken    bool      // seen to be so; else nobody can tell
 }
 
 // steps are the acts that an operator began, in turn.
@@ -128,9 +129,14 @@ func (o *Operator) steps() []step {
 			}
 			at[r.Step] = len(all)
 			all = append(all, step{Record: r, from: r.At, to: o.Ended})
-		case Answered, Done:
-			if begun && !all[i].taken {
-				all[i].taken, all[i].to = true, r.At
+		case Answered:
+			// With an error, perhaps; only what is seen to be so is done.
+			if begun && all[i].to == o.Ended {
+				all[i].to = r.At
+			}
+		case Done:
+			if begun {
+				all[i].taken = true
 			}
 		}
 	}
@@ -238,7 +244,7 @@ func VotesKept() Checker {
 	return Checker{Name: "votes-kept", Check: func(_ context.Context, e Evidence) error {
 		var found faults
 		e.walk(func(o *Operator, s step, before, after roster) {
-			if o.ends() || len(before.voters) == 0 || before.unknown || !s.taken {
+			if o.ends() || e.Others || len(before.voters) == 0 || before.unknown || !s.taken {
 				return
 			}
 			n := len(after.voters)
@@ -285,7 +291,7 @@ func OneChangeAtATime() Checker {
 			s step
 		}
 		var changes []change
-		e.walk(func(o *Operator, s step, before, after roster) {
+		e.walk(func(o *Operator, s step, before, _ roster) {
 			if !s.Effect.membership() {
 				return
 			}
@@ -369,12 +375,11 @@ func JournalTruthful() Checker {
 		for i := range e.Operators {
 			o := &e.Operators[i]
 			open := map[int]bool{}
-			last := time.Time{}
-			for _, r := range o.Records {
-				if r.At.Before(last) {
-					found.add("%s: the record of %q is older than the one before it", o.Name, r)
+			for i, r := range o.Records {
+				if r.Seq != i+1 {
+					found.add("%s: record %d of its journal is number %d: %q", o.Name, i+1, r.Seq, r)
+					break
 				}
-				last = r.At
 				switch {
 				case r.Step == 0 || r.Effect == "":
 				case r.State == Recorded:
@@ -384,12 +389,15 @@ func JournalTruthful() Checker {
 				}
 			}
 		}
-		end := e.walk(func(*Operator, step, roster, roster) {})
+		end := e.asked().walk(func(*Operator, step, roster, roster) {})
 		if err := found.err(); err != nil {
 			return violation("%w", err)
 		}
 		if len(e.Views) == 0 {
 			return nil // there is no cluster to hold it against
+		}
+		if e.Others {
+			return nil // whose journals are not here
 		}
 		if end.unknown {
 			return undecided("what made or ended the cluster was cut off or failed, so nobody can tell who is a member")
@@ -422,6 +430,13 @@ func JournalTruthful() Checker {
 		}
 		return nil
 	}}
+}
+
+// asked is the evidence with those operators alone that had ended when the
+// members were asked.
+func (e Evidence) asked() Evidence {
+	e.Operators = slices.DeleteFunc(slices.Clone(e.Operators), func(o Operator) bool { return !e.Taken.IsZero() && o.Ended.After(e.Taken) })
+	return e
 }
 
 func same(a, b []string) bool {

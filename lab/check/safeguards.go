@@ -50,7 +50,7 @@ func Safeguards() Checker {
 		// Where the answer to a removal is missing, whoever comes next has looked.
 		cutOff := map[string]*Operator{}
 		took := map[*Operator][]string{}
-		e.walk(func(o *Operator, s step, before, after roster) {
+		e.walk(func(o *Operator, s step, before, _ roster) {
 			switch {
 			case s.Effect == RemovesMember && s.taken:
 				out[s.Host] = true
