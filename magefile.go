@@ -470,7 +470,7 @@ func (g *ground) rehearse(ctx context.Context) error {
 		twin.Version = versions[0]
 	}
 	sum, err := scenarios.Rehearse(ctx, twin)
-	return judged(ctx, sum, err)
+	return judged(ctx, sum.Verdict, err)
 }
 
 // run carries a procedure out.
@@ -1558,7 +1558,29 @@ func Rehearse(
 		return ended(groundError(err), false)
 	}
 	sum, err := scenarios.Drill(ctx, spec)
-	return judged(ctx, sum, err)
+	return judged(ctx, sum.Verdict, err)
+}
+
+// Scenario has suites of procedures under faults.
+type Scenario mg.Namespace
+
+// Check judges a saved run again, from its directory alone.
+func (Scenario) Check(
+	ctx context.Context,
+	dir string, // directory of the run: .etcdrill/runs/latest
+) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	sum, err := scenarios.Check(ctx, dir)
+	switch {
+	case errors.Is(err, scenarios.ErrNoRun):
+		return mg.Fatal(2, err)
+	case err == nil:
+		fmt.Print(sum.Text())
+	case !errors.Is(err, scenarios.ErrDamaged):
+		return mg.Fatal(5, err) // it cannot be read
+	}
+	return judged(ctx, sum.Verdict, err)
 }
 
 func drill(seed *int) (scenarios.DrillSpec, error) {
@@ -1590,13 +1612,13 @@ func seedOf(given *int) (int64, error) {
 }
 
 // judged picks the exit status of a play.
-func judged(ctx context.Context, sum scenarios.Summary, err error) error {
+func judged(ctx context.Context, verdict scenarios.Verdict, err error) error {
 	status := map[scenarios.Verdict]int{scenarios.Pass: 0, scenarios.Violation: 1, scenarios.Unknown: 4, scenarios.Infra: 5}
-	said := fmt.Sprintf("the verdict is %s", sum.Verdict)
+	said := fmt.Sprintf("the verdict is %s", verdict)
 	if err != nil {
 		said += fmt.Sprintf(": %v", err)
 	}
-	switch code, known := status[sum.Verdict]; {
+	switch code, known := status[verdict]; {
 	case ctx.Err() != nil:
 		return mg.Fatal(130, "interrupted")
 	case err != nil && (!known || code == 0):

@@ -257,7 +257,7 @@ func (t *teller) underLoad(ctx context.Context, fail func(error) error) error {
 	if err != nil {
 		return fail(err)
 	}
-	puts, err := workload.Start(ctx, workload.Spec{Seed: s.seed, Prefix: loadPrefix, Clients: storyEtcdLoad,
+	puts, err := workload.Start(ctx, workload.Spec{Seed: s.seed, Prefix: loadPrefix, Profile: workload.Profile{Clients: storyEtcdLoad},
 		Endpoints: workload.Fixed(Endpoints(s.intended...)...), Dial: t.dial}, log)
 	if err != nil {
 		return fail(err)
@@ -425,8 +425,8 @@ func (t *teller) judge(ctx context.Context, seen postgres.Evidence) {
 		s.summary.blame(s.causeOf(ctx, Unknown), "%v", err)
 		return
 	}
-	s.findings(ctx, evidence)
-	s.findingsOf(check.Judge(ctx, evidence, seen.Checkers()...))
+	s.findings(ctx, evidence, check.ForLoad(evidence)...)
+	s.findings(ctx, evidence, seen.Checkers()...)
 	s.summary.Database = account(seen, s.played)
 }
 

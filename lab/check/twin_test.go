@@ -67,14 +67,14 @@ func twin(h *workload.History) bool {
 		}
 		old, known := now[e.o.Key]
 		if !known && e.o.ModRevision >= 0 && e.o.ModRevision <= h.StartRevision {
-			old = kv{value, e.o.ModRevision} // there before the load
+			old = kv{value: value, mod: e.o.ModRevision} // there before the load
 			now[e.o.Key] = old
 		}
 		if e.o.ModRevision >= 0 && (old.mod != e.o.ModRevision || old.value != value) {
 			return false
 		}
 		if e.o.Kind == workload.Put {
-			now[e.o.Key] = kv{e.o.Value, e.rev}
+			now[e.o.Key] = kv{value: e.o.Value, mod: e.rev}
 		}
 	}
 	for _, a := range events {

@@ -135,7 +135,7 @@ func address(s string) error {
 }
 
 func benchmark(name string) error {
-	all := []string{"LabUp", "LabThroughput", "CreateCluster", "AddMember", "RemoveFollower", "RollingRestart", "RemoveLeader", "Drill"}
+	all := []string{"LabUp", "LabThroughput", "LabRecording", "CreateCluster", "AddMember", "RemoveFollower", "RollingRestart", "RemoveLeader", "Drill"}
 	if slices.Contains(all, name) {
 		return nil
 	}
@@ -225,6 +225,7 @@ func Targets() []Target {
 		{Name: "lab:list"},
 		{Name: "lab:doctor"},
 		{Name: "lab:heal"},
+		{Name: "scenario:check", Args: []string{"DIR"}},
 		{Name: "test"},
 		{Name: "lint"},
 		{Name: "bench", Flags: []Flag{each("only", benchmark), positive("count"), whole("seed")}},
