@@ -60,6 +60,7 @@ type fakeVIP struct {
 	since   time.Time
 	list    []string // what it read when it started
 	rejects string   // with this endpoint in its list, it hears nothing
+	dies    string   // with this one, it ends at its start
 	answers time.Time
 }
 
@@ -132,6 +133,9 @@ func (m *machine) startVIP(now time.Time) {
 	c, err := config.ParseVIPManager([]byte(m.text(config.VIPManagerPath)))
 	m.w.pids++
 	v.pid, v.since, v.on, v.code = 5000+m.w.pids, now, err == nil, 0
+	if err == nil && v.dies != "" && slices.Contains(c.Endpoints, v.dies) {
+		err, v.on = errors.New("panic"), false
+	}
 	if err != nil {
 		v.pid, v.code = 0, 1
 		return
