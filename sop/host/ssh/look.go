@@ -425,6 +425,7 @@ func (a *reading) dir(i int, word, value string) error {
 // the path below, type, blocks of 512 bytes, and when it was changed.
 func (a *reading) found(value string) error {
 	asides := map[string]*host.Aside{} // by path
+	dirs := map[string]string{}        // what they are in
 	err := records(value, 5, func(r []string) error {
 		dir, below, kind := r[0], r[1], r[2]
 		if below == "" {
@@ -453,7 +454,7 @@ func (a *reading) found(value string) error {
 				}
 				since = time.Unix(n, 0)
 			}
-			asides[at] = &host.Aside{Path: at, Bytes: bytes, Since: since}
+			asides[at], dirs[at] = &host.Aside{Path: at, Bytes: bytes, Since: since}, dir
 		case aside:
 			if known := asides[at]; known != nil { // what it is in comes first
 				known.Bytes += bytes
@@ -465,9 +466,9 @@ func (a *reading) found(value string) error {
 		return nil
 	})
 	for at, aside := range asides {
-		d := a.facts.Dirs[path.Dir(at)]
+		d := a.facts.Dirs[dirs[at]]
 		d.Aside = append(d.Aside, *aside)
-		a.facts.Dirs[path.Dir(at)] = d
+		a.facts.Dirs[dirs[at]] = d
 	}
 	return err
 }
