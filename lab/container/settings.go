@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
@@ -66,7 +67,9 @@ func connect(ctx context.Context) (engine, error) {
 	if r.Info.OSType != "linux" {
 		return engine{}, errors.Join(fmt.Errorf("the Docker engine runs %s containers; labs are of Linux machines", r.Info.OSType), e.close())
 	}
-	e.id, e.unified, e.memory = r.Info.ID, r.Info.CgroupVersion == "2", r.Info.MemTotal
+	// The ID alone may be that of a machine that this one was copied from.
+	e.id = strings.Join([]string{r.Info.ID, r.Info.Name, r.Info.DockerRootDir}, " ")
+	e.unified, e.memory = r.Info.CgroupVersion == "2", r.Info.MemTotal
 	return e, nil
 }
 
