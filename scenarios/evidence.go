@@ -313,7 +313,12 @@ func (d runDir) unchanged(files map[string]string) error {
 func (d runDir) evidence(kept keptEvidence) (check.Evidence, error) {
 	e := kept.Evidence
 	has := func(name string) bool { return kept.Files[name] != "" }
-	damaged := func(err error) error { return fmt.Errorf("check %s: %w: %w", d, ErrDamaged, err) }
+	damaged := func(err error) error {
+		if errors.Is(err, workload.ErrForeign) { // of another schema, since it is as it was
+			return fmt.Errorf("check %s: %w: %w", d, ErrNoRun, err)
+		}
+		return fmt.Errorf("check %s: %w: %w", d, ErrDamaged, err)
+	}
 	var err error
 	if has(historyFile) {
 		if e.History, err = workload.ReadHistory(d.path(historyFile)); err != nil && !errors.Is(err, workload.ErrTruncated) {
@@ -397,6 +402,8 @@ func (d runDir) checkCutOff(ctx context.Context, head runHead) (Summary, error) 
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return sum, nil
+	case errors.Is(err, workload.ErrForeign):
+		return sum, fmt.Errorf("check %s: %w: %w", d, ErrNoRun, err)
 	case h == nil:
 		return sum, fmt.Errorf("check %s: %w: %w", d, ErrDamaged, err)
 	case err != nil:

@@ -56,7 +56,7 @@ func Lost(e Evidence) ([]workload.Op, error) {
 	if h == nil || h.Acked() == 0 {
 		return nil, undecided("no write was acknowledged")
 	}
-	t := e.timeline()
+	t, end := e.timeline(), h.End()
 	lost := map[int32]bool{}
 	var vague faults
 
@@ -88,7 +88,7 @@ func Lost(e Evidence) ([]workload.Op, error) {
 		}
 		for k, name := range t.names {
 			final := v.Final[name]
-			c, says := t.holds(int32(k), final.ModRevision, max(v.Revision, final.ModRevision), h.End())
+			c, says := t.holds(int32(k), final.ModRevision, max(v.Revision, final.ModRevision), end)
 			switch {
 			case says == missed:
 				t.lose(lost, int32(k), final.ModRevision, v.Revision)

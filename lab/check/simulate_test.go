@@ -46,9 +46,11 @@ type world struct {
 	leases   map[int64]time.Duration // to when it runs out
 	events   []workload.Event
 	at       []time.Duration // when each event was
+	ofKey    map[string][]int32
 }
 
 func (w *world) change(e workload.Event) {
+	w.ofKey[e.Key] = append(w.ofKey[e.Key], int32(len(w.events)))
 	w.events, w.at = append(w.events, e), append(w.at, w.now)
 	if e.Deleted {
 		delete(w.store, e.Key)
@@ -97,12 +99,12 @@ func (w *world) apply(o *workload.Op) bool {
 		// What some member knew a few changes ago.
 		o.Value, o.Prev, o.ModRevision = "", "", 0
 		o.Revision = max(9, w.revision-int64(w.random.IntN(4)))
-		for _, e := range w.events {
-			if e.Key == o.Key && e.ModRevision <= o.Revision {
-				o.Value, o.ModRevision = e.Value, e.ModRevision
-				if e.Deleted {
-					o.ModRevision = 0
+		for _, i := range slices.Backward(w.ofKey[o.Key]) {
+			if e := w.events[i]; e.ModRevision <= o.Revision {
+				if !e.Deleted {
+					o.Value, o.ModRevision = e.Value, e.ModRevision
 				}
+				break
 			}
 		}
 		return true
@@ -161,7 +163,7 @@ func (s simulation) run() (*workload.History, check.Evidence) {
 		Clients: s.clients, LeaseClients: s.leaseClients, Watchers: s.watchers,
 		Prefix: prefix, StartRevision: 9, Etcd: map[string]string{"https://m0:2379": "3.7.3"},
 	}, Complete: true}
-	w := &world{random: random, revision: 9, store: map[string]kv{}, leases: map[int64]time.Duration{}}
+	w := &world{random: random, revision: 9, store: map[string]kv{}, leases: map[int64]time.Duration{}, ofKey: map[string][]int32{}}
 	step := int(max(s.step, 100*time.Microsecond) / time.Microsecond)
 
 	players := make([]player, s.clients+s.leaseClients)

@@ -118,7 +118,7 @@ func newTimeline(h *workload.History, log *Log, views []View) *timeline {
 	for i := range t.ops {
 		t.index(int32(i))
 	}
-	t.sort()
+	slices.SortFunc(t.changes, byRevision)
 	t.sightings(h)
 	t.readLog(h)
 	for i := range t.ops {
@@ -158,9 +158,16 @@ func newTimeline(h *workload.History, log *Log, views []View) *timeline {
 
 // settle puts what was found out later in its place.
 func (t *timeline) settle() {
-	if len(t.late) > 0 {
-		t.changes, t.late = append(t.changes, t.late...), nil
-		t.sort()
+	slices.SortStableFunc(t.late, byRevision)
+	if late := t.late; len(late) > 0 {
+		all := make([]change, 0, len(t.changes)+len(late))
+		for _, c := range t.changes {
+			for len(late) > 0 && byRevision(late[0], c) < 0 {
+				all, late = append(all, late[0]), late[1:]
+			}
+			all = append(all, c)
+		}
+		t.changes, t.late = append(all, late...), nil
 	}
 	t.deal()
 }
@@ -202,8 +209,6 @@ func (t *timeline) key(name string) int32 {
 func byRevision(a, b change) int {
 	return cmp.Or(cmp.Compare(a.revision, b.revision), cmp.Compare(a.key, b.key))
 }
-
-func (t *timeline) sort() { slices.SortFunc(t.changes, byRevision) }
 
 // deal sorts the changes out by key.
 func (t *timeline) deal() {

@@ -140,19 +140,3 @@ func TestScanAgreesWithItsTwin(t *testing.T) {
 	require.Greater(t, good, 500)
 	require.Greater(t, bad, 500)
 }
-
-func BenchmarkLinearizable(b *testing.B) {
-	_, e := simulation{seed: 1, clients: 8, keys: 8, ops: 1_000_000, reads: 0.1, doubt: 0.01}.run()
-	b.ReportAllocs()
-	for b.Loop() {
-		require.NoError(b, check.Linearizable().Check(b.Context(), e))
-	}
-	b.ReportMetric(float64(len(e.History.Ops)), "ops/history")
-}
-
-func BenchmarkNoAckedWriteLost(b *testing.B) {
-	_, e := simulation{seed: 1, clients: 8, keys: 8, ops: 1_000_000, reads: 0.1, doubt: 0.01}.run()
-	for b.Loop() {
-		require.NoError(b, check.NoAckedWriteLost().Check(b.Context(), e))
-	}
-}
