@@ -1,3 +1,5 @@
+//lint:file-ignore ST1005 Patroni is a name, and is written like one
+
 package sop
 
 import (
