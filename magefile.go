@@ -1435,17 +1435,8 @@ func allLabs(ctx context.Context) ([]labLine, error) {
 		return nil, err
 	}
 	for _, i := range machines {
-		all = append(all, labLine{machines: true, name: i.Name, state: i.State, inventory: i.Inventory, hosts: i.Hosts, down: func(ctx context.Context) error {
-			l, err := container.Open(ctx, i.Dir)
-			if errors.Is(err, container.ErrGone) {
-				_, err := container.Heal(ctx, root)
-				return err
-			}
-			if err != nil {
-				return err
-			}
-			return l.Down(ctx)
-		}})
+		all = append(all, labLine{machines: true, name: i.Name, state: i.State, inventory: i.Inventory, hosts: i.Hosts,
+			down: func(ctx context.Context) error { return container.Discard(ctx, i.Dir) }})
 	}
 	return all, nil
 }
