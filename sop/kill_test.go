@@ -26,7 +26,7 @@ func TestKillSweep(t *testing.T) {
 				points := whole.count(p())
 				whole.settle()
 				want := whole.dump()
-				for n := 1; n <= points; n += max(stride, c.every) {
+				for _, n := range swept(g, points) {
 					cut := g.clone(filepath.Join(scratch(g.t), fmt.Sprint(n)))
 					op := cut.operator()
 					died, at, err := op.dieAt(n, p())
@@ -42,7 +42,6 @@ func TestKillSweep(t *testing.T) {
 					require.True(g.t, empty.Plan.Empty(), "killed at %+v, run again, and there is still something to do", at)
 					require.NoError(g.t, os.RemoveAll(cut.dir))
 				}
-				g.t.Logf("%d kill points", points)
 			})
 		})
 	}
@@ -69,9 +68,6 @@ type sweep struct {
 	// procedure gives what is run each time, its moments fresh where a fresh
 	// command would have fresh ones.
 	procedure func(g *ground) func() Procedure
-	// every is how many points it goes on at a time, where most of them are those
-	// of another sweep; no multiple of four, so that all kinds of points are met.
-	every int
 }
 
 // killAt runs a procedure and kills the operator right before a step.
@@ -156,8 +152,8 @@ func sweeps() []sweep {
 				delete(g.w.machines[h].files, config.EnvPath)
 			}
 		}, procedure: always(InstallClientEnv{})},
-		{name: "add with clients", hosts: 3, prepare: func(g *ground) { g.withClients(3) }, procedure: always(AddMember{Host: hosts[3]}), every: 3},
-		{name: "remove with clients", hosts: 4, prepare: func(g *ground) { g.withClients(4); g.lead(hosts[0]); time.Sleep(time.Second) }, procedure: remove(hosts[1]), every: 5},
+		{name: "add with clients", hosts: 3, prepare: func(g *ground) { g.withClients(3) }, procedure: always(AddMember{Host: hosts[3]})},
+		{name: "remove with clients", hosts: 4, prepare: func(g *ground) { g.withClients(4); g.lead(hosts[0]); time.Sleep(time.Second) }, procedure: remove(hosts[1])},
 		{name: "reload clients", hosts: 3, prepare: func(g *ground) { g.spentList() }, procedure: always(ReloadConfig{VIPs: true})},
 		{name: "destroy", hosts: 3, prepare: up, procedure: func(g *ground) func() Procedure {
 			return func() Procedure { return DestroyCluster{Stamp: stampNow()} }

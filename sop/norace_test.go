@@ -2,6 +2,5 @@
 
 package sop
 
-// stride is how many kill points the sweeps go on at a time: every one is
-// tried.
-const stride = 1
+// most is how many points of a sweep are tried unless all are asked for.
+const most = 24

@@ -671,7 +671,7 @@ func TestHostAnswersLost(t *testing.T) {
 		whole.must(p)
 		whole.settle()
 		want := whole.dump()
-		for k := 1; k <= acts; k += stride {
+		for _, k := range swept(g, acts) {
 			cut := g.clone(filepath.Join(scratch(g.t), fmt.Sprint(k)))
 			n := 0
 			var lost string
@@ -699,7 +699,7 @@ func TestInterrupted(t *testing.T) {
 	bubble(t, 3, func(g *ground) {
 		g.up()
 		points := g.clone(filepath.Join(scratch(g.t), "whole")).count(AddMember{Host: hosts[3]})
-		for n := 1; n <= points; n += stride {
+		for _, n := range swept(g, points) {
 			cut := g.clone(filepath.Join(scratch(g.t), fmt.Sprint(n)))
 			ctx, stop := context.WithCancel(context.Background())
 			op := cut.operator()

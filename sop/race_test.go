@@ -2,7 +2,6 @@
 
 package sop
 
-// stride is how many kill points the sweeps go on at a time. The race detector
-// makes each ten times as slow, and needs no more than a sample; without it
-// every point is tried.
-const stride = 5
+// most is how many points of a sweep are tried unless all are asked for. The
+// race detector makes each ten times as slow.
+const most = 6

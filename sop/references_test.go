@@ -323,7 +323,7 @@ func TestKilledWhilePuttingBack(t *testing.T) {
 				op.Runner.Point = func(Point) { points++ }
 				_, err := op.do(ReloadConfig{})
 				require.Error(g.t, err)
-				for n := 1; n <= points; n += stride {
+				for _, n := range swept(g, points) {
 					cut := g.clone(filepath.Join(scratch(g.t), fmt.Sprint(n)))
 					op := cut.operator()
 					died, at, err := op.dieAt(n, ReloadConfig{})

@@ -351,8 +351,9 @@ func (v View) ClusterID() uint64 {
 			count[l.ClusterID]++
 		}
 	}
+	strangers := len(count) == 0
 	for _, l := range v.Looks {
-		if l.Answers() && (len(count) == 0 || count[l.ClusterID] > 0) {
+		if l.Answers() && (strangers || count[l.ClusterID] > 0) {
 			count[l.ClusterID]++
 		}
 	}
