@@ -39,6 +39,7 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/lab/fault"
 	"github.com/etcdrill/etcdrill/scenarios"
 	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/command"
@@ -51,7 +52,7 @@ import (
 
 //mage:multiline
 
-// The environment that is read here and nowhere else. The last four are set by
+// The environment that is read here and nowhere else. The last five are set by
 // this program or by tests of it.
 const (
 	envInventory = "INVENTORY"
@@ -65,6 +66,7 @@ const (
 	envCalled    = "ETCDRILL_CALLED" // how the user called the process outside
 	envKill      = "ETCDRILL_KILL"   // number of the kill point to die at
 	envPoints    = "ETCDRILL_POINTS" // file that gets a line for each kill point
+	envGate      = "ETCDRILL_GATE"   // unix socket at which to wait at each moment of a run
 )
 
 // init does what has to be done before mage reads the command line: a lab's own
@@ -433,7 +435,7 @@ func (g *ground) rehearse(ctx context.Context) error {
 		twin.Version = versions[0]
 	}
 	sum, err := scenarios.Rehearse(ctx, twin)
-	return judged(ctx, sum, err)
+	return judged(ctx, sum.Verdict, err)
 }
 
 // run carries a procedure out.
@@ -462,6 +464,9 @@ func (g *ground) run(ctx context.Context, p sop.Procedure, o options) error {
 	point, err := killPoints()
 	if err != nil {
 		return ended(err, false)
+	}
+	if g.gate != nil {
+		point, watched = g.gate.Point, sop.Tee(watched, g.gate)
 	}
 	var notAfter time.Time
 	if text := given(o.notAfter); text != "" {
@@ -623,6 +628,7 @@ type ground struct {
 	place           string        // PROD or LAB
 	began           time.Time
 	command, prefix string // as it was typed
+	gate            *scenarios.Gate
 }
 
 // open finds the inventory and what it is about.
@@ -676,8 +682,13 @@ func open(ctx context.Context, o options) (*ground, error) {
 		// From out here the lab's addresses are production's.
 		way = g.lab.DialContext(embedded.Admin)
 	}
+	if socket := os.Getenv(envGate); socket != "" && g.lab != nil {
+		if g.gate, err = scenarios.EnterGate(socket); err != nil {
+			return nil, fmt.Errorf("%s: %w", envGate, err)
+		}
+	}
 	g.site.Meter = sop.NewMeter(time.Now)
-	g.site.Dial = dialer(g.site.PKI, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary))
+	g.site.Dial = dialer(g.site.PKI, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary, g.gate.Unary))
 	return g, nil
 }
 
@@ -1322,10 +1333,11 @@ func (Lab) Heal(ctx context.Context) error {
 		return mg.Fatal(5, err)
 	}
 	did, err := embedded.Heal(ctx, root)
-	for _, s := range did {
+	more, ferr := fault.Heal(ctx, root)
+	for _, s := range append(did, more...) {
 		fmt.Println(s)
 	}
-	return ended(groundError(err), false)
+	return ended(groundError(errors.Join(err, ferr)), false)
 }
 
 func groundError(err error) error {
@@ -1368,7 +1380,61 @@ func Rehearse(
 		return ended(groundError(err), false)
 	}
 	sum, err := scenarios.Drill(ctx, spec)
-	return judged(ctx, sum, err)
+	return judged(ctx, sum.Verdict, err)
+}
+
+// Scenario has suites of procedures under faults.
+type Scenario mg.Namespace
+
+// Run plays scenarios: a tier (smoke, pr, nightly, soak), a suite, or names.
+func (Scenario) Run(
+	ctx context.Context,
+	pattern string, // a tier, a suite, or a name with * in it; several with commas
+	lab *string, // the kind of lab: embedded
+	seed *int, // of all that is random; else a fresh one, which is printed
+	count *int, // how often each is played, each time with the next seed (1)
+	junit *string, // file to write the results to, as JUnit
+	shrink *bool, // make what failed smaller, and print it as a row
+) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	spec, err := suite(pattern, given(lab), seed, count)
+	if err != nil {
+		return ended(groundError(err), false)
+	}
+	spec.Shrink = on(shrink)
+	if junit != nil {
+		if spec.JUnit, err = filepath.Abs(*junit); err != nil {
+			return mg.Fatal(2, err)
+		}
+	}
+	res, err := scenarios.RunSuite(ctx, spec)
+	if errors.Is(err, scenarios.ErrScenario) || errors.Is(err, scenarios.ErrLab) {
+		return mg.Fatal(2, err)
+	}
+	return judged(ctx, res.Verdict, err)
+}
+
+func suite(pattern, lab string, seed, count *int) (scenarios.SuiteSpec, error) {
+	d, err := drill(seed)
+	spec := scenarios.SuiteSpec{
+		PlaySpec: scenarios.PlaySpec{Executable: d.Executable, Root: d.Root, Out: d.Out, Seed: d.Seed},
+		Pattern:  pattern, Lab: lab, Report: os.Stderr, Prefix: called() + " ",
+	}
+	if count != nil {
+		spec.Count = *count
+	}
+	return spec, err
+}
+
+// List lists scenarios: name, tier, suites, and what each is about.
+func (Scenario) List(ctx context.Context) error {
+	all, err := scenarios.All("", 0)
+	if err != nil {
+		return mg.Fatal(1, err)
+	}
+	fmt.Print(scenarios.ListText(all))
+	return nil
 }
 
 func drill(seed *int) (scenarios.DrillSpec, error) {
@@ -1400,13 +1466,13 @@ func seedOf(given *int) (int64, error) {
 }
 
 // judged picks the exit status of a play.
-func judged(ctx context.Context, sum scenarios.Summary, err error) error {
+func judged(ctx context.Context, verdict scenarios.Verdict, err error) error {
 	status := map[scenarios.Verdict]int{scenarios.Pass: 0, scenarios.Violation: 1, scenarios.Unknown: 4, scenarios.Infra: 5}
-	said := fmt.Sprintf("the verdict is %s", sum.Verdict)
+	said := fmt.Sprintf("the verdict is %s", verdict)
 	if err != nil {
 		said += fmt.Sprintf(": %v", err)
 	}
-	switch code, known := status[sum.Verdict]; {
+	switch code, known := status[verdict]; {
 	case ctx.Err() != nil:
 		return mg.Fatal(130, "interrupted")
 	case err != nil && (!known || code == 0):

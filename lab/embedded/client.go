@@ -135,6 +135,13 @@ func (l *Lab) Member(ctx context.Context, name string, sig syscall.Signal) error
 	return err
 }
 
+// Clock puts the clock of a host off, by what the host itself tells: of the
+// time, and of when units began. Its processes go by this machine's clock.
+func (l *Lab) Clock(ctx context.Context, name string, offset time.Duration) error {
+	_, err := l.ask(ctx, request{Op: opClock, At: name, Offset: offset})
+	return err
+}
+
 // Install puts another etcd version on a host, as its package manager would.
 func (l *Lab) Install(ctx context.Context, name, version string) error {
 	_, err := l.ask(ctx, request{Op: opInstall, At: name, Version: version})

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,7 @@ const (
 
 	opInstall  op = "install"
 	opCounters op = "counters"
+	opClock    op = "clock"
 )
 
 type request struct {
@@ -53,6 +55,7 @@ type request struct {
 	Rule     *netswitch.Rule `json:",omitempty"`
 	Keep     bool            `json:",omitempty"` // down: keep the directory
 	Version  string          `json:",omitempty"`
+	Offset   time.Duration   `json:",omitempty"` // clock: how far off
 }
 
 type reply struct {

@@ -3,6 +3,7 @@ package embedded
 import (
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
 )
@@ -26,11 +27,27 @@ func (s *supervisor) settle(n *node) error {
 		Spawn:      func(cmd *exec.Cmd) error { return s.spawn(n, cmd) },
 		Dial:       n.dial,
 		Within:     n.within,
+		Now:        n.clock,
 	})
 	if err != nil {
 		return err
 	}
 	n.guest = m
+	return nil
+}
+
+// clock is what the host takes for the time. Processes on it go by the
+// machine's own clock: no namespace has another.
+func (n *node) clock() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) }
+
+// setClock puts a host's clock off.
+func (s *supervisor) setClock(r request) error {
+	n, err := s.guest(r.At)
+	if err != nil {
+		return err
+	}
+	s.say("clock of %s is %v off", n.name, r.Offset)
+	n.offset.Store(int64(r.Offset))
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -52,6 +53,8 @@ type node struct {
 	mac   net.HardwareAddr
 	port  int // interface number of its end in the lab's namespace
 	guest guest
+
+	offset atomic.Int64 // of its clock, in nanoseconds
 
 	mu     sync.Mutex
 	on     bool

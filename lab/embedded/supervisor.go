@@ -384,6 +384,8 @@ func (s *supervisor) answer(conn *net.UnixConn, r request, files []*os.File) {
 		err = s.link(r)
 	case opHeal:
 		out.Done, err = s.heal()
+	case opClock:
+		err = s.setClock(r)
 	case opCounters:
 		out.Counters = s.counters()
 	case opDown:

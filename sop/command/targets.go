@@ -224,6 +224,8 @@ func Targets() []Target {
 		{Name: "lab:list"},
 		{Name: "lab:doctor"},
 		{Name: "lab:heal"},
+		{Name: "scenario:run", Args: []string{"PATTERN"}, Flags: []Flag{choice("lab", "embedded", "container"), whole("seed"), positive("count"), text("junit"), boolean("shrink")}, Alone: true},
+		{Name: "scenario:list"},
 		{Name: "test"},
 		{Name: "lint"},
 		{Name: "bench", Flags: []Flag{each("only", benchmark), positive("count"), whole("seed")}},
