@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etcdrill/etcdrill/lab/check"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
 	"github.com/etcdrill/etcdrill/lab/workload"
@@ -286,7 +287,7 @@ func (p *player) rest(ctx context.Context, s *stage, _ Outcome) error {
 		if err != nil {
 			return err
 		}
-		s.findings(ctx, evidence)
+		s.findings(ctx, evidence, check.HashesAgree(), check.MembershipAgrees())
 		s.listed()
 		s.history = nil
 	}

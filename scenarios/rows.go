@@ -21,7 +21,7 @@ const (
 const (
 	addSpare    = "addMember " + spare
 	giveUp      = "removeMember " + spare
-	removeThird = "removeMember " + third + " -waive=spare"
+	removeThird = "removeMember " + third + " -waive=spare -reason=scenario"
 )
 
 // grows is a cluster of three with a host to add.
@@ -84,7 +84,7 @@ func safeguardRows() []Scenario {
 			Procedure: addSpare, Ending: refuses("inventory-agrees").without(third)},
 		{Name: "old-member-after-rebuild", Suites: append([]string{"removal"}, suite...), Tier: Nightly, Quiet: true,
 			Strikes:   []Strike{from(fault.PowerOff(third))},
-			Procedure: "createCluster -clean=true -waive=unreachable -confirm=CONSENT",
+			Procedure: "createCluster -clean=true -waive=unreachable -reason=scenario -confirm=CONSENT",
 			Ending:    completes().without(third), Checks: []Check{staysApart(third)}},
 		{Name: "destroy-killed-then-created", Suites: append([]string{"operator"}, suite...), Tier: PR, Quiet: true,
 			Strikes:   []Strike{at(before("set aside"), fault.KillOperator())},
@@ -143,7 +143,7 @@ func removalRows() []Scenario {
 	suite := []string{"removal"}
 	return []Scenario{
 		{Name: "remove", Suites: suite, Tier: Smoke, Procedure: removeThird, Ending: completes()},
-		{Name: "remove-leader", Suites: suite, Tier: PR, Procedure: "removeMember LEADER -waive=spare", Ending: completes()},
+		{Name: "remove-leader", Suites: suite, Tier: PR, Procedure: "removeMember LEADER -waive=spare -reason=scenario", Ending: completes()},
 		{Name: "remove-without-spare", Suites: append([]string{"safeguard"}, suite...), Tier: PR, Procedure: "removeMember " + third, Ending: refuses("spare")},
 		{Name: "remove-killed-once-removed", Suites: append([]string{"operator"}, suite...), Tier: PR,
 			Strikes: []Strike{at(applied("remove member"), fault.KillOperator())}, Procedure: removeThird, Ending: resumes()},
@@ -156,15 +156,15 @@ func removalRows() []Scenario {
 			Strikes:   []Strike{at(answered("remove member"), fault.PowerCycle(fault.Subject))},
 			Procedure: removeThird, Ending: survives(again)},
 		{Name: "remove-leader-isolated", Suites: append([]string{"network"}, suite...), Tier: PR,
-			Strikes: []Strike{from(fault.Isolate(fault.Subject))}, Procedure: "removeMember LEADER -waive=spare,voters-answer", Ending: survives(again)},
+			Strikes: []Strike{from(fault.Isolate(fault.Subject))}, Procedure: "removeMember LEADER -waive=spare,voters-answer -reason=scenario", Ending: survives(again)},
 		{Name: "leader-killed-at-hand-over", Suites: suite, Tier: Nightly,
-			Strikes: []Strike{at(recorded("hand over the leadership"), fault.Kill(fault.Leader))}, Procedure: "removeMember LEADER -waive=spare", Ending: survives(again)},
+			Strikes: []Strike{at(recorded("hand over the leadership"), fault.Kill(fault.Leader))}, Procedure: "removeMember LEADER -waive=spare -reason=scenario", Ending: survives(again)},
 		{Name: "leader-killed-once-removed", Suites: suite, Tier: Nightly,
 			Strikes: []Strike{at(applied("remove member"), fault.Kill(fault.Leader))}, Procedure: removeThird, Ending: survives(again)},
 		{Name: "replace-dead-member", Suites: append([]string{"learner"}, suite...), Tier: PR, Start: grows(),
 			Strikes: []Strike{lasts(At{}, fault.Crash(third))}, Procedure: "removeMember " + third, Ending: completes().then(addSpare)},
 		{Name: "add-with-one-dead", Suites: append([]string{"safeguard"}, suite...), Tier: PR, Start: grows(),
-			Strikes: []Strike{from(fault.Crash(third))}, Procedure: addSpare + " -waive=voters-answer", Ending: refuses("votes")},
+			Strikes: []Strike{from(fault.Crash(third))}, Procedure: addSpare + " -waive=voters-answer -reason=scenario", Ending: refuses("votes")},
 		{Name: "corrupt-backend-replaced", Suites: append([]string{"disk"}, suite...), Tier: PR,
 			Strikes: []Strike{from(fault.Flip(third, fault.Backend))}, Procedure: "removeMember " + third, Ending: completes().then("addMember " + third)},
 		{Name: "corrupt-wal-replaced", Suites: append([]string{"disk"}, suite...), Tier: Nightly,
@@ -216,9 +216,9 @@ func operatorRows() []Scenario {
 		{Name: "remove-reply-lost", Suites: suite, Tier: PR,
 			Strikes: []Strike{at(recorded("remove member"), fault.LoseReply())}, Procedure: removeThird, Ending: completes()},
 		{Name: "hand-over-reply-lost", Suites: suite, Tier: Nightly,
-			Strikes: []Strike{at(recorded("hand over the leadership"), fault.LoseReply())}, Procedure: "removeMember LEADER -waive=spare", Ending: completes()},
+			Strikes: []Strike{at(recorded("hand over the leadership"), fault.LoseReply())}, Procedure: "removeMember LEADER -waive=spare -reason=scenario", Ending: completes()},
 		{Name: "second-operator-removes", Suites: suite, Tier: Smoke, Start: grows(),
-			Strikes:   []Strike{at(before("add as learner"), fault.Second([]string{"removeMember", third, "-waive=spare"}, "lock", 3))},
+			Strikes:   []Strike{at(before("add as learner"), fault.Second([]string{"removeMember", third, "-waive=spare", "-reason=scenario"}, "lock", 3))},
 			Procedure: addSpare, Ending: completes()},
 		{Name: "second-operator-adds-the-same", Suites: suite, Tier: PR, Start: grows(),
 			Strikes:   []Strike{at(answered("add as learner"), fault.Second([]string{"addMember", spare}, "lock", 3))},
@@ -323,7 +323,7 @@ func trustRows() []Scenario {
 		{Name: "clock-off", Suites: suite, Tier: PR,
 			Strikes: []Strike{from(fault.ClockOff(fault.Follower, 5*time.Second))}, Procedure: "restart", Ending: refuses("clocks")},
 		{Name: "clock-off-waived", Suites: suite, Tier: Nightly,
-			Strikes: []Strike{from(fault.ClockOff(fault.Follower, 5*time.Second))}, Procedure: "restart -waive=clocks", Ending: completes()},
+			Strikes: []Strike{from(fault.ClockOff(fault.Follower, 5*time.Second))}, Procedure: "restart -waive=clocks -reason=scenario", Ending: completes()},
 	}
 }
 

@@ -621,7 +621,7 @@ func (s *stage) judge(ctx context.Context) {
 		s.summary.blame(s.causeOf(ctx, Unknown), "%v", err)
 		return
 	}
-	s.findings(ctx, evidence)
+	s.findings(ctx, evidence, check.All()...)
 	s.listed()
 }
 
@@ -647,8 +647,8 @@ func (s *stage) evidence(ctx context.Context) (check.Evidence, error) {
 }
 
 // findings takes down what the checkers say of the evidence.
-func (s *stage) findings(ctx context.Context, e check.Evidence) {
-	for _, f := range check.Judge(ctx, e, check.All()...) {
+func (s *stage) findings(ctx context.Context, e check.Evidence, checkers ...check.Checker) {
+	for _, f := range check.Judge(ctx, e, checkers...) {
 		found := Finding{Checker: f.Checker, Verdict: Verdict(f.Verdict)}
 		if f.Err != nil {
 			found.Reason = f.Err.Error()
