@@ -52,7 +52,7 @@ import (
 
 //mage:multiline
 
-// The environment that is read here and nowhere else. The last five are set by
+// The environment that is read here and nowhere else. The last six are set by
 // this program or by tests of it.
 const (
 	envInventory = "INVENTORY"
@@ -67,6 +67,7 @@ const (
 	envKill      = "ETCDRILL_KILL"   // number of the kill point to die at
 	envPoints    = "ETCDRILL_POINTS" // file that gets a line for each kill point
 	envGate      = "ETCDRILL_GATE"   // unix socket at which to wait at each moment of a run
+	envMutant    = "ETCDRILL_MUTANT" // how to be wrong on purpose, in a lab
 )
 
 // init does what has to be done before mage reads the command line: a lab's own
@@ -371,6 +372,7 @@ func perform(ctx context.Context, o options, procedure func(*ground) (sop.Proced
 	if err != nil {
 		return ended(err, false)
 	}
+	p = g.mutant.Procedure(p)
 	if on(o.rehearse) {
 		return g.rehearse(ctx)
 	}
@@ -629,6 +631,7 @@ type ground struct {
 	began           time.Time
 	command, prefix string // as it was typed
 	gate            *scenarios.Gate
+	mutant          scenarios.Mutant // who is wrong in no way, but in tests of scenarios
 }
 
 // open finds the inventory and what it is about.
@@ -682,13 +685,19 @@ func open(ctx context.Context, o options) (*ground, error) {
 		// From out here the lab's addresses are production's.
 		way = g.lab.DialContext(embedded.Admin)
 	}
+	if name := os.Getenv(envMutant); name != "" && g.lab != nil {
+		if g.mutant, err = scenarios.MutantNamed(name); err != nil {
+			return nil, fmt.Errorf("%s: %w", envMutant, err)
+		}
+		g.mutant.Spoil(g.site)
+	}
 	if socket := os.Getenv(envGate); socket != "" && g.lab != nil {
 		if g.gate, err = scenarios.EnterGate(socket); err != nil {
 			return nil, fmt.Errorf("%s: %w", envGate, err)
 		}
 	}
 	g.site.Meter = sop.NewMeter(time.Now)
-	g.site.Dial = dialer(g.site.PKI, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary, g.gate.Unary))
+	g.site.Dial = dialer(g.site.PKI, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary, g.mutant.Unary, g.gate.Unary))
 	return g, nil
 }
 
@@ -1425,6 +1434,29 @@ func suite(pattern, lab string, seed, count *int) (scenarios.SuiteSpec, error) {
 		spec.Count = *count
 	}
 	return spec, err
+}
+
+// Mutants plays operators who are wrong on purpose; scenarios have to find each out.
+func (Scenario) Mutants(
+	ctx context.Context,
+	only *string, // these mutants alone, comma separated
+	seed *int, // of all that is random; else a fresh one, which is printed
+) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	spec, err := suite("mutants", "", seed, nil)
+	if err != nil {
+		return ended(groundError(err), false)
+	}
+	var names []string
+	if only != nil {
+		names = strings.Split(*only, ",")
+	}
+	verdict, err := scenarios.RunMutants(ctx, spec, names)
+	if errors.Is(err, scenarios.ErrScenario) {
+		return mg.Fatal(2, err)
+	}
+	return judged(ctx, verdict, err)
 }
 
 // List lists scenarios: name, tier, suites, and what each is about.

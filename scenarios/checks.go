@@ -2,11 +2,14 @@ package scenarios
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/sop"
+	"github.com/etcdrill/etcdrill/sop/host"
 )
 
 func (e Ending) without(hosts ...string) Ending { e.Without = hosts; return e }
@@ -18,6 +21,9 @@ func staysApart(name string) Check {
 	return Check{Name: "stays-apart", Look: func(ctx context.Context, s *stage) error {
 		// As long as it takes to stand for election several times.
 		const watch = 4 * time.Second
+		if err := s.began(ctx, name); err != nil {
+			return err
+		}
 		dial, err := s.rig.Dial(embedded.Client)
 		if err != nil {
 			return err
@@ -57,4 +63,19 @@ func staysApart(name string) Check {
 		}
 		return nil
 	}}
+}
+
+// began waits until etcd was started on a host, whatever became of it.
+func (s *stage) began(ctx context.Context, name string) error {
+	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
+	defer stop()
+	for {
+		f, err := s.rig.Lab.Host(name).Look(ctx, host.Question{Units: []string{sop.Unit}})
+		if u := f.Units[sop.Unit]; err == nil && (u.PID != 0 || u.Exit != 0 || u.Active == "failed") {
+			return nil
+		}
+		if pause(ctx, 100*time.Millisecond) != nil {
+			return fmt.Errorf("etcd on %s was never started again, so nothing was tried: %w", name, errors.Join(ctx.Err(), err))
+		}
+	}
 }

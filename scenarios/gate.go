@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -24,6 +25,10 @@ import (
 // Applied is the moment at which a change of members was made and its reply has
 // come, of which the operator knows nothing yet.
 const Applied sop.State = "applied"
+
+// Scanned is the moment before a member is asked for a hash at revision 0,
+// which no procedure has a reason to do.
+const Scanned sop.State = "scanned"
 
 // A Moment is a place in an operator's run: a kill point, or a record of its
 // journal.
@@ -114,6 +119,9 @@ func (g *Gate) Append(r sop.Record) error {
 // Unary is a gRPC interceptor that stops the operator between a change of
 // members and its reply, and loses the reply where it was told to.
 func (g *Gate) Unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if r, ok := req.(*pb.HashKVRequest); ok && g != nil && r.Revision == 0 {
+		g.wait(Moment{State: Scanned})
+	}
 	err := call(ctx, method, req, reply, cc, opts...)
 	if g == nil || !changesMembers(method) {
 		return err

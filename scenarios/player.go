@@ -159,6 +159,7 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 	if p.striker, err = s.newStriker(sc.Strikes, subjectOf(strings.Fields(sc.Procedure)), p.seed); err != nil {
 		return nil, err
 	}
+	p.striker.watches = watches(plainVerb(sc.Procedure))
 	if err := p.striker.probe(); err != nil {
 		if errors.Is(err, errors.ErrUnsupported) {
 			p.skip = err
@@ -272,7 +273,11 @@ func (p *player) rest(ctx context.Context, s *stage, _ Outcome) error {
 			s.summary.blame(Violation, "what is left is not what an undisturbed operator leaves: %s", strings.Join(lines[:min(len(lines), 8)], "; "))
 		}
 	}
-	for _, c := range p.sc.Checks {
+	checks := p.sc.Checks
+	if len(s.intended) > 0 {
+		checks = append(standing(), checks...)
+	}
+	for _, c := range checks {
 		found := Finding{Checker: c.Name, Verdict: Pass}
 		if err := c.Look(ctx, s); err != nil {
 			found.Verdict, found.Reason = s.causeOf(ctx, Violation), err.Error()

@@ -73,6 +73,7 @@ type stage struct {
 	quiet time.Duration
 	// intended are the hosts that are to be members now.
 	intended []string
+	left     []string // hosts whose member was removed
 	// absent are hosts that the inventory lists and that are no members.
 	absent []string
 	// env is what operators get beside what every operator gets.
@@ -416,7 +417,11 @@ func (s *stage) follow(p played) {
 		s.intended = nil
 	case verb == "addMember" && !slices.Contains(s.intended, p.args[1]):
 		s.intended = append(s.intended, p.args[1])
+		s.left = slices.DeleteFunc(s.left, func(h string) bool { return h == p.args[1] })
 	case verb == "removeMember":
+		if slices.Contains(s.intended, p.args[1]) {
+			s.left = append(s.left, p.args[1])
+		}
 		s.intended = slices.DeleteFunc(s.intended, func(h string) bool { return h == p.args[1] })
 	case verb != "restart" && verb != "reloadConfig":
 		return

@@ -19,7 +19,9 @@ import (
 type striker struct {
 	ground  *fault.Ground
 	strikes []*pending
-	mutant  string
+	watches []Watch
+	stage   *stage
+	subject string
 
 	mu      sync.Mutex
 	counted map[string]int // how often a moment came: by state and title
@@ -38,11 +40,14 @@ type pending struct {
 	timer  *time.Timer
 	bit    error
 	role   string
+	// passingNow is set once a strike without a remedy has struck: what it did
+	// may be felt for a while.
+	passingNow bool
 }
 
 // newStriker makes a ground on the stage. The seed decides who is struck.
 func (s *stage) newStriker(strikes []Strike, subject string, seed int64) (*striker, error) {
-	k := &striker{counted: map[string]int{}, verdict: Pass}
+	k := &striker{counted: map[string]int{}, verdict: Pass, stage: s, subject: subject}
 	for _, st := range strikes {
 		k.strikes = append(k.strikes, &pending{Strike: st})
 	}
@@ -105,6 +110,7 @@ func (k *striker) moment(ctx context.Context, o *Held, m Moment) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.visited = append(k.visited, m)
+	k.watched(ctx, m)
 	k.ground.Operator = o
 	defer func() { k.ground.Operator = nil }()
 	came := map[At]int{}
@@ -153,6 +159,7 @@ func (k *striker) strike(ctx context.Context, p *pending, m Moment) error {
 	p.role = strings.Join(roles, ", ")
 	var err error
 	p.wound, err = fault.Strike(ctx, k.ground, p.Fault)
+	p.passingNow = p.Fault.Band() != fault.Operator
 	if err != nil {
 		p.dead = true
 		return err
@@ -294,7 +301,7 @@ func strikeVerdict(err error) Verdict {
 func (k *striker) about(subject string) {
 	if t, ok := k.ground.Cast.(fault.Troupe); ok {
 		t.Subject = subject
-		k.ground.Cast = t
+		k.ground.Cast, k.subject = t, subject
 	}
 }
 

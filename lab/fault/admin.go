@@ -35,7 +35,7 @@ func TearJournal() Fault {
 		whole := strings.TrimRight(string(content), "\n")
 		last := whole[strings.LastIndex(whole, "\n")+1:]
 		return os.Truncate(newest, int64(len(whole)-len(last)/2))
-	}}
+	}, nil}
 }
 
 // BlockJournal makes it impossible to keep a journal: a file stands where its
@@ -47,7 +47,7 @@ func BlockJournal() Fault {
 			return err
 		}
 		return os.WriteFile(runs, nil, 0o600)
-	}}
+	}, []string{".etcdrill/runs"}}
 }
 
 // ForgetJournal removes all that the admin host keeps: another admin host has
@@ -55,7 +55,7 @@ func BlockJournal() Fault {
 func ForgetJournal() Fault {
 	return beside{"lost journal", "the admin host has lost all that it kept", "fault.ForgetJournal()", func(g *Ground) error {
 		return os.RemoveAll(filepath.Join(g.Beside, ".etcdrill"))
-	}}
+	}, nil}
 }
 
 // RememberOther makes the admin host remember another cluster's ID: this is
@@ -67,12 +67,12 @@ func RememberOther(group string) Fault {
 			return err
 		}
 		return os.WriteFile(filepath.Join(dir, "cluster-id."+group), []byte("abad1dea\n"), 0o600)
-	}}
+	}, []string{".etcdrill/cluster-id." + group}}
 }
 
 // LoseCA removes the keys of the cluster from the admin host.
 func LoseCA() Fault {
-	return beside{"lost CA", "the admin host has lost the CA", "fault.LoseCA()", func(g *Ground) error { return os.RemoveAll(string(g.PKI)) }}
+	return beside{"lost CA", "the admin host has lost the CA", "fault.LoseCA()", func(g *Ground) error { return os.RemoveAll(string(g.PKI)) }, []string{"files"}}
 }
 
 // EditInventory replaces text in the inventory by hand.
@@ -87,12 +87,15 @@ func EditInventory(old, replacement string) Fault {
 			return fmt.Errorf("%q is not in the inventory", old)
 		}
 		return os.WriteFile(path, []byte(strings.Replace(string(content), old, replacement, 1)), 0o600)
-	}}
+	}, []string{"pigsty.yml"}}
 }
 
 type beside struct {
 	kind, words, source string
 	do                  func(g *Ground) error
+	// kept are files and directories, from Beside, that are in the end as they
+	// were.
+	kept []string
 }
 
 func (b beside) String() string { return b.words }
@@ -108,7 +111,31 @@ func (b beside) Probe(g *Ground) error {
 }
 
 func (b beside) Plan(_ context.Context, g *Ground) (Harm, error) {
-	return Harm{Passing: true, Do: func(context.Context) error { return b.do(g) }}, nil
+	if len(b.kept) == 0 {
+		return Harm{Passing: true, Do: func(context.Context) error { return b.do(g) }}, nil
+	}
+	copies := filepath.Join(g.Images, "beside")
+	return Harm{
+		Do: func(context.Context) error {
+			for _, name := range b.kept {
+				if err := copyTree(filepath.Join(g.Beside, name), filepath.Join(copies, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+			return b.do(g)
+		},
+		Undo: func(context.Context) error {
+			for _, name := range b.kept {
+				at := filepath.Join(g.Beside, name)
+				if err := os.RemoveAll(at); err != nil {
+					return err
+				}
+				if err := copyTree(filepath.Join(copies, name), at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+			return nil
+		}}, nil
 }
 
 // EnableAuth turns etcd's authentication on meanwhile, as a colleague may: the

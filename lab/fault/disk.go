@@ -560,6 +560,39 @@ func alarmed(ctx context.Context, g *Ground, name string) (bool, error) {
 	return slices.ContainsFunc(s.Errors, func(e string) bool { return strings.Contains(e, "NOSPACE") }), nil
 }
 
+// Compact compacts the key space, as every cluster does now and then: from then
+// on members have a hash to compare. It harms nobody.
+func Compact() Fault { return compaction{} }
+
+type compaction struct{}
+
+func (compaction) String() string      { return "the key space is compacted" }
+func (compaction) Kind() string        { return "compaction" }
+func (compaction) Band() Band          { return Disk }
+func (compaction) Roles() []Role       { return []Role{Voters} }
+func (compaction) Probe(*Ground) error { return nil }
+
+func (compaction) Plan(ctx context.Context, g *Ground) (Harm, error) {
+	voters, err := g.Cast.Hosts(ctx, g, Voters)
+	if err != nil {
+		return Harm{}, err
+	}
+	return Harm{Hosts: voters, Passing: true, Do: func(ctx context.Context) error {
+		c, err := g.Cast.Etcd(ctx, voters[0])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		ctx, stop := context.WithTimeout(ctx, 30*time.Second)
+		defer stop()
+		r, err := c.Put(ctx, "/etcdrill/compacted", "x")
+		if err == nil {
+			_, err = c.Compact(ctx, r.Header.Revision, clientv3.WithCompactPhysical())
+		}
+		return err
+	}}, nil
+}
+
 // AwaitAlarm waits until every voter knows of an alarm NOSPACE that something
 // else brings about.
 func AwaitAlarm() Fault { return awaitedAlarm{} }

@@ -225,6 +225,7 @@ func Targets() []Target {
 		{Name: "lab:doctor"},
 		{Name: "lab:heal"},
 		{Name: "scenario:run", Args: []string{"PATTERN"}, Flags: []Flag{choice("lab", "embedded", "container"), whole("seed"), positive("count"), text("junit"), boolean("shrink")}, Alone: true},
+		{Name: "scenario:mutants", Flags: []Flag{each("only", anyElement), whole("seed")}, Alone: true},
 		{Name: "scenario:list"},
 		{Name: "test"},
 		{Name: "lint"},

@@ -1,0 +1,275 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/sop"
+	"github.com/etcdrill/etcdrill/sop/config"
+	"github.com/etcdrill/etcdrill/sop/host"
+)
+
+// A Watch looks at a moment of the procedure, while the operator waits: what
+// must be so then, and would not show in the end.
+type Watch struct {
+	Name string
+	At   At // each time it comes
+	Look func(ctx context.Context, s *stage, m Moment, subject string) error
+}
+
+// watches are those of each procedure; they stand in every scenario of it, so
+// that whatever strikes, the order is kept.
+func watches(verb string) []Watch {
+	switch verb {
+	case "addMember":
+		return []Watch{
+			{"announced-with-a-snapshot", before("add as learner"), snapshotThere},
+			{"learner-not-listed", before("promote to voter"), notInReferences},
+			{"one-learner-at-most", answered("add as learner"), oneLearner},
+		}
+	case "removeMember":
+		return []Watch{
+			{"runs-until-removed", before("remove member"), runsStill},
+			{"references-first", before("remove member"), notInReferences},
+			{"leader-handed-over", before("remove member"), doesNotLead},
+		}
+	case "restart", "reloadConfig":
+		return []Watch{
+			{"others-answer", before("restart etcd"), allAnswer},
+			{"followers-first", before("restart etcd"), hostDoesNotLead},
+		}
+	}
+	return nil
+}
+
+// watched looks at a moment with all watches of the procedure.
+func (k *striker) watched(ctx context.Context, m Moment) {
+	for _, w := range k.watches {
+		if !w.At.is(m) {
+			continue
+		}
+		// Where a strike is felt, what it brought about is not the operator's
+		// doing.
+		if k.hurt() {
+			continue
+		}
+		if err := w.Look(ctx, k.stage, m, k.subject); err != nil && k.verdict == Pass {
+			k.verdict, k.reason = Violation, fmt.Sprintf("%s, %s: %v", w.Name, m, err)
+			if ctx.Err() != nil {
+				k.verdict = Unknown
+			}
+		}
+	}
+	if m.State == Scanned && k.verdict == Pass {
+		k.verdict, k.reason = Violation, "the operator had a member hash the key space at revision 0, which stops writes while it scans"
+	}
+}
+
+// hurt reports whether a strike is felt now.
+func (k *striker) hurt() bool {
+	return slices.ContainsFunc(k.strikes, func(p *pending) bool { return p.struck && (!p.dead || p.passingNow) })
+}
+
+func snapshotThere(_ context.Context, s *stage, _ Moment, _ string) error {
+	for _, dir := range []string{s.rig.State(), filepath.Join(s.rig.Lab.Info().Dir, "elsewhere", ".etcdrill")} {
+		all, err := filepath.Glob(filepath.Join(dir, "snapshots", "*.db"))
+		if err != nil {
+			return err
+		}
+		if len(all) > 0 {
+			return nil
+		}
+	}
+	return errors.New("no snapshot was saved before a change of members")
+}
+
+// notInReferences: no client's file names the subject.
+func notInReferences(_ context.Context, s *stage, _ Moment, subject string) error {
+	url, err := s.rig.clientURL(subject)
+	if err != nil {
+		return err
+	}
+	for _, name := range s.rig.Lab.Info().Hosts {
+		content, err := os.ReadFile(filepath.Join(s.rig.Lab.Root(name), config.EnvPath))
+		if err != nil || name == subject {
+			continue // there is none
+		}
+		env, err := config.ParseClientEnv(content)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(env.Endpoints, url) {
+			return fmt.Errorf("clients on %s are told of %s", name, url)
+		}
+	}
+	return nil
+}
+
+// oneLearner: the newcomer was announced as a learner, and there is no other
+// member without a name or a vote.
+func oneLearner(ctx context.Context, s *stage, _ Moment, subject string) error {
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return err
+	}
+	peer, err := s.rig.peerURL(subject)
+	if err != nil {
+		return err
+	}
+	url, err := s.rig.clientURL(s.intended[0])
+	if err != nil {
+		return err
+	}
+	etcd, err := dial(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer etcd.Close()
+	r, err := etcd.MemberList(ctx)
+	if err != nil {
+		return nil // whether it answers is for others to say
+	}
+	for _, m := range r.Members {
+		if slices.Contains(m.PeerURLs, peer) {
+			if !m.IsLearner {
+				return fmt.Errorf("%s was announced as a voter", subject)
+			}
+		} else if m.IsLearner || m.Name == "" {
+			return fmt.Errorf("member %x is pending beside it", m.ID)
+		}
+	}
+	return nil
+}
+
+// runsStill: the member that is to go runs with its data until it is off the
+// list.
+func runsStill(ctx context.Context, s *stage, _ Moment, subject string) error {
+	f, err := s.rig.Lab.Host(subject).Look(ctx, host.Question{Units: []string{sop.Unit}, Dirs: []string{config.DefaultDataDir}})
+	if errors.Is(err, host.ErrUnreachable) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !f.Dirs[config.DefaultDataDir].WAL {
+		return fmt.Errorf("the data of %s was moved away before it was removed from the cluster", subject)
+	}
+	if !f.Units[sop.Unit].Runs() {
+		return fmt.Errorf("etcd on %s was stopped before it was removed from the cluster", subject)
+	}
+	return nil
+}
+
+func doesNotLead(ctx context.Context, s *stage, _ Moment, subject string) error {
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return err
+	}
+	leads, _, err := s.role(ctx, dial, subject)
+	if err == nil && leads {
+		return fmt.Errorf("%s leads, and is about to go", subject)
+	}
+	return nil
+}
+
+func hostDoesNotLead(ctx context.Context, s *stage, m Moment, _ string) error {
+	return doesNotLead(ctx, s, m, m.Host)
+}
+
+// allAnswer: nothing is restarted while a member does not answer yet.
+func allAnswer(ctx context.Context, s *stage, _ Moment, _ string) error {
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return err
+	}
+	for _, h := range s.intended {
+		if leader, err := s.follows(ctx, dial, h); err != nil || leader == 0 {
+			return fmt.Errorf("the member on %s does not answer, and the next is about to be restarted: %v", h, err)
+		}
+	}
+	return nil
+}
+
+// --- what is looked at in the end, of every scenario that has members ---
+
+// standing checks look at every member's host.
+func standing() []Check {
+	return []Check{
+		{"starts-at-boot", startsAtBoot},
+		{"same-quota", sameQuota},
+		{"no-drop-in", noDropIn},
+		{"data-kept", dataKept},
+	}
+}
+
+func startsAtBoot(ctx context.Context, s *stage) error {
+	for _, h := range s.intended {
+		f, err := s.rig.Lab.Host(h).Look(ctx, host.Question{Units: []string{sop.Unit}})
+		if err != nil {
+			return err
+		}
+		if e := f.Units[sop.Unit].Enabled; e != "enabled" {
+			return fmt.Errorf("%s is %q on %s: it would not come back after a reboot", sop.Unit, e, h)
+		}
+	}
+	return nil
+}
+
+func sameQuota(_ context.Context, s *stage) error {
+	quotas := map[int64][]string{}
+	for _, h := range s.intended {
+		content, err := os.ReadFile(filepath.Join(s.rig.Lab.Root(h), config.ConfPath))
+		if err != nil {
+			return err
+		}
+		c, err := config.ParseMember(content)
+		if err != nil {
+			return err
+		}
+		quotas[c.QuotaBytes] = append(quotas[c.QuotaBytes], h)
+	}
+	if len(quotas) > 1 {
+		return fmt.Errorf("the members' quotas differ, in bytes: %v", quotas)
+	}
+	return nil
+}
+
+func noDropIn(_ context.Context, s *stage) error {
+	for _, h := range s.intended {
+		if _, err := os.Lstat(filepath.Join(s.rig.Lab.Root(h), config.JoinDropInPath)); err == nil {
+			return fmt.Errorf("%s is left on %s", config.JoinDropInPath, h)
+		}
+	}
+	return nil
+}
+
+// dataKept: on a host that was a member and is none any more, the data was set
+// aside and not deleted.
+func dataKept(_ context.Context, s *stage) error {
+	for _, h := range s.left {
+		aside, err := filepath.Glob(filepath.Join(s.rig.Lab.Root(h), config.DefaultDataDir, host.AsidePrefix+"*", "*"))
+		if err != nil {
+			return err
+		}
+		data, err := filepath.Glob(filepath.Join(s.rig.Lab.Root(h), config.DefaultDataDir, "member"))
+		if err != nil {
+			return err
+		}
+		if len(aside) == 0 && len(data) == 0 {
+			return fmt.Errorf("the data of the former member on %s is gone", h)
+		}
+	}
+	return nil
+}
+
+// plainVerb is the target of a command line.
+func plainVerb(line string) string {
+	verb, _, _ := strings.Cut(line, " ")
+	return verb
+}
