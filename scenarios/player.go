@@ -15,6 +15,7 @@ import (
 
 	"github.com/etcdrill/etcdrill/lab/check"
 	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
 	"github.com/etcdrill/etcdrill/lab/workload"
 )
@@ -88,7 +89,8 @@ func Play(ctx context.Context, sc Scenario, spec PlaySpec) Result {
 	p := &player{sc: sc, seed: seed}
 	sum, err := perform(ctx, show{
 		name: "scenario " + sc.Name, seed: seed, out: spec.Out, report: io.Discard, quiet: quietBeforeScenario,
-		rig:     RigSpec{Root: spec.Root, Executable: spec.Executable, Inventory: inventory, Spares: spares, Seed: seed},
+		rig: RigSpec{Root: spec.Root, Executable: spec.Executable, Inventory: inventory, Spares: spares, Seed: seed,
+			Disks: sc.Start.Disks && baddisk.Possible() == nil},
 		unknown: []string{"what Patroni and vip-manager do: there are none in the embedded lab", "another etcd than " + machine.EmbeddedVersion()},
 		rows:    p.rows, ended: p.ended,
 	})
@@ -159,6 +161,7 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 	if p.striker, err = s.newStriker(sc.Strikes, subjectOf(strings.Fields(sc.Procedure)), p.seed); err != nil {
 		return nil, err
 	}
+	p.striker.ground.Disks = sc.Start.Disks && baddisk.Possible() == nil
 	p.striker.watches = watches(plainVerb(sc.Procedure))
 	if err := p.striker.probe(); err != nil {
 		if errors.Is(err, errors.ErrUnsupported) {

@@ -306,9 +306,23 @@ func networkRows() []Scenario {
 // diskRows: disks that are full, slow, or forget.
 func diskRows() []Scenario {
 	suite := []string{"disk"}
+	badDisks := Start{Spares: 1, Disks: true}
 	return []Scenario{
 		{Name: "alarm-raised", Suites: append([]string{"safeguard"}, suite...), Tier: PR, Start: Start{Spares: 1, Vars: fmt.Sprintf("etcd_quota_backend_bytes: %d", 16<<20)},
 			Strikes: []Strike{from(fault.FillQuota())}, Procedure: addSpare, Ending: refuses("no-alarm")},
+		{Name: "disk-full-on-newcomer", Suites: append([]string{"learner"}, suite...), Tier: PR, Start: badDisks,
+			Strikes:   []Strike{lasts(before("start etcd"), fault.DiskFull(fault.Subject)), at(waiting("wait until it answers"), fault.InterruptOperator())},
+			Procedure: addSpare, Ending: stops("", giveUp)},
+		{Name: "disk-full-from-the-start", Suites: append([]string{"learner"}, suite...), Tier: Nightly, Start: badDisks,
+			Strikes: []Strike{Strike{Fault: fault.DiskFull(fault.Subject), Until: before("save a snapshot")}}, Procedure: addSpare, Ending: survives(again)},
+		{Name: "disk-full-once-promoted", Suites: append([]string{"learner"}, suite...), Tier: Nightly, Start: badDisks,
+			Strikes: []Strike{brief(after("promote to voter"), fault.DiskFull(fault.Subject), partition)}, Procedure: addSpare, Ending: survives(again)},
+		{Name: "slow-disk-on-the-leader", Suites: suite, Tier: PR, Start: badDisks,
+			Strikes: []Strike{from(fault.SlowSync(fault.Leader, 300*time.Millisecond))}, Procedure: addSpare, Ending: survives(again)},
+		{Name: "unsynced-lost-once-promoted", Suites: suite, Tier: PR, Start: badDisks,
+			Strikes: []Strike{at(answered("promote to voter"), fault.PowerLoss(fault.Voters))}, Procedure: addSpare, Ending: survives(again)},
+		{Name: "unsynced-lost-once-removed", Suites: suite, Tier: Nightly, Start: badDisks,
+			Strikes: []Strike{at(answered("remove member"), fault.PowerLoss(fault.Others))}, Procedure: removeThird, Ending: survives(again)},
 		{Name: "power-lost-once-promoted", Suites: suite, Tier: PR, Start: grows(),
 			Strikes: []Strike{at(after("promote to voter"), fault.PowerCycle(fault.Leader))}, Procedure: addSpare, Ending: survives(again)},
 		{Name: "all-power-lost-once-promoted", Suites: suite, Tier: Nightly, Start: grows(),
@@ -327,7 +341,7 @@ func trustRows() []Scenario {
 		{Name: "certificate-expires-midway", Suites: suite, Tier: PR, Start: grows(),
 			Strikes: []Strike{at(before("promote to voter"), fault.Expired(fault.Follower))}, Procedure: addSpare, Ending: survives(again)},
 		{Name: "wrong-ca-on-a-member", Suites: suite, Tier: PR, Start: grows(),
-			Strikes: []Strike{from(fault.WrongCA(fault.Follower))}, Procedure: addSpare, Ending: refuses("ca")},
+			Strikes: []Strike{from(fault.WrongCA(fault.Follower))}, Procedure: addSpare, Ending: refuses("certificates")},
 		{Name: "wrong-ca-on-the-newcomer", Suites: append([]string{"learner"}, suite...), Tier: PR, Start: grows(),
 			Strikes:   []Strike{lasts(before("start etcd"), fault.WrongCA(fault.Subject)), at(waiting("wait until it answers"), fault.InterruptOperator())},
 			Procedure: addSpare, Ending: stops("", giveUp)},

@@ -73,6 +73,7 @@ type Start struct {
 	Infra  bool     // one host more in group infra
 	Vars   string   // lines of the group's vars, "key: value", one a line
 	Blank  bool     // no cluster is created
+	Disks  bool     // of disks that can be hurt, where the machine can have them
 	Before []string // commands of operators before the procedure, none of which is hurt
 }
 

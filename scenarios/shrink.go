@@ -152,6 +152,9 @@ func (s Start) source() string {
 	if s.Blank {
 		parts = append(parts, "Blank: true")
 	}
+	if s.Disks {
+		parts = append(parts, "Disks: true")
+	}
 	if len(s.Before) > 0 {
 		parts = append(parts, fmt.Sprintf("Before: %#v", s.Before))
 	}

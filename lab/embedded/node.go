@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
 
@@ -54,7 +55,8 @@ type node struct {
 	port  int // interface number of its end in the lab's namespace
 	guest guest
 
-	offset atomic.Int64 // of its clock, in nanoseconds
+	offset atomic.Int64  // of its clock, in nanoseconds
+	disk   *baddisk.Disk // under the data directory; nil is a sound one
 
 	mu     sync.Mutex
 	on     bool

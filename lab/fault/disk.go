@@ -14,6 +14,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -415,6 +416,99 @@ func (e edit) Plan(ctx context.Context, g *Ground) (Harm, error) {
 		},
 		Bit: func(context.Context) error { return bit }}, nil
 }
+
+// --- the disk itself ---
+
+// DiskFull leaves no space on the disk under the data directory of a role's
+// hosts.
+func DiskFull(who Role) Fault { return ailing{who, baddisk.Fault{Full: true}} }
+
+// SlowSync delays every sync of a role's hosts.
+func SlowSync(who Role, delay time.Duration) Fault {
+	return ailing{who, baddisk.Fault{SyncDelay: delay}}
+}
+
+type ailing struct {
+	who   Role
+	fault baddisk.Fault
+}
+
+func (a ailing) String() string {
+	if a.fault.Full {
+		return fmt.Sprintf("disk of %s full", a.who)
+	}
+	return fmt.Sprintf("syncs of %s take %v more", a.who, a.fault.SyncDelay)
+}
+
+func (a ailing) Kind() string {
+	if a.fault.Full {
+		return "disk full"
+	}
+	return "slow sync"
+}
+
+func (a ailing) Band() Band    { return Disk }
+func (a ailing) Roles() []Role { return []Role{a.who} }
+
+func (a ailing) Probe(g *Ground) error { return errors.Join(disks(g), a.who.Check()) }
+
+// disks says whether the lab's disks can be hurt.
+func disks(g *Ground) error {
+	_, err := needs[Disks](g, "hurt a disk")
+	if err == nil && !g.Disks {
+		err = unsupported(g, "its disks are sound: it takes root and /dev/fuse to have others")
+	}
+	return err
+}
+
+func (a ailing) Plan(ctx context.Context, g *Ground) (Harm, error) {
+	hosts, err := g.Cast.Hosts(ctx, g, a.who)
+	if err != nil {
+		return Harm{}, err
+	}
+	lab := g.Lab.(Disks)
+	harm := func(c baddisk.Counts) int64 { return c.Refused + c.Slowed }
+	var before int64
+	return Harm{Hosts: hosts, Remedy: Remedy{Disks: hosts},
+		Do: func(ctx context.Context) error {
+			for _, name := range hosts {
+				c, err := lab.DiskCounts(ctx, name)
+				if err != nil {
+					return err
+				}
+				before += harm(c)
+				if err := lab.Disk(ctx, name, a.fault); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Bit: func(ctx context.Context) error {
+			var after int64
+			for _, name := range hosts {
+				c, err := lab.DiskCounts(ctx, name)
+				if err != nil {
+					return err
+				}
+				after += harm(c)
+			}
+			if after <= before {
+				return errors.New("nothing was written or synced meanwhile")
+			}
+			return nil
+		}}, nil
+}
+
+// PowerLoss is PowerCycle on disks that forget what was not synced.
+func PowerLoss(who Role) Fault { return powerLoss{cycle{powerOff{who}}} }
+
+type powerLoss struct{ cycle }
+
+func (p powerLoss) String() string { return p.cycle.String() + ", and what was not synced is lost" }
+func (p powerLoss) Kind() string   { return "power loss" }
+func (p powerLoss) Band() Band     { return Disk }
+
+func (p powerLoss) Probe(g *Ground) error { return errors.Join(disks(g), p.cycle.Probe(g)) }
 
 // --- space ---
 

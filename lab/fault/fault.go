@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
 	"github.com/etcdrill/etcdrill/lab/embedded/netswitch"
 	"github.com/etcdrill/etcdrill/sop/host"
 	"github.com/etcdrill/etcdrill/sop/pki"
@@ -73,6 +74,8 @@ type Ground struct {
 	Operator Handle
 	// Beside is the directory on the admin host that the inventory is in.
 	Beside string
+	// Disks says that the lab was made with disks that can be hurt.
+	Disks bool
 	// PKI are the cluster's certificates, for faults of trust.
 	PKI pki.Dir
 	// Images is a directory for what faults set aside, on this machine.
@@ -109,6 +112,12 @@ type Files interface {
 // Clocks is a lab that can set what a host takes for the time.
 type Clocks interface {
 	Clock(ctx context.Context, name string, offset time.Duration) error
+}
+
+// Disks is a lab whose disks can be hurt.
+type Disks interface {
+	Disk(ctx context.Context, name string, f baddisk.Fault) error
+	DiskCounts(ctx context.Context, name string) (baddisk.Counts, error)
 }
 
 // Dialer is a lab that opens connections from inside a host.

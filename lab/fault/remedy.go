@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
 	"github.com/etcdrill/etcdrill/lab/embedded/netswitch"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -29,6 +30,7 @@ type Remedy struct {
 	Power  []string         `json:",omitempty"` // hosts to switch on
 	Start  []string         `json:",omitempty"` // hosts whose etcd is to be started
 	Clocks []string         `json:",omitempty"` // hosts whose clock is to be right again
+	Disks  []string         `json:",omitempty"` // hosts whose disk is to be sound again
 	Files  []Kept           `json:",omitempty"` // files to put back
 
 }
@@ -43,7 +45,7 @@ type Kept struct {
 
 // Empty reports whether there is nothing to undo.
 func (r Remedy) Empty() bool {
-	return len(r.Links)+len(r.Resume)+len(r.Power)+len(r.Start)+len(r.Clocks)+len(r.Files) == 0
+	return len(r.Links)+len(r.Resume)+len(r.Power)+len(r.Start)+len(r.Clocks)+len(r.Disks)+len(r.Files) == 0
 }
 
 // Apply carries the remedy out on a lab. It goes on after a failure, and gives
@@ -71,6 +73,11 @@ func (r Remedy) Apply(ctx context.Context, lab Lab) error {
 			if err := m.Member(ctx, h, syscall.SIGCONT); err != nil && running(ctx, lab, h) {
 				try("let etcd on "+h+" go on", err)
 			}
+		}
+	}
+	if d, ok := lab.(Disks); ok {
+		for _, h := range r.Disks {
+			try("mend the disk of "+h, d.Disk(ctx, h, baddisk.Fault{}))
 		}
 	}
 	if c, ok := lab.(Clocks); ok {

@@ -92,6 +92,14 @@ func (s smallQuota) Source() string {
 	return fmt.Sprintf("fault.SmallQuota(%s, %d)", s.who.source(), s.bytes)
 }
 
+func (a ailing) Source() string {
+	if a.fault.Full {
+		return fmt.Sprintf("fault.DiskFull(%s)", a.who.source())
+	}
+	return fmt.Sprintf("fault.SlowSync(%s, %d)", a.who.source(), a.fault.SyncDelay)
+}
+func (p powerLoss) Source() string { return fmt.Sprintf("fault.PowerLoss(%s)", p.off.who.source()) }
+
 func (t trust) Source() string {
 	if t.kind == "wrong CA" {
 		return fmt.Sprintf("fault.WrongCA(%s)", t.who.source())
