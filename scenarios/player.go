@@ -194,7 +194,7 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 				return err
 			}
 			s.answering(ctx, p.striker.healed())
-			return nil
+			return p.striker.broken()
 		},
 	}
 	rows = append(rows, main)

@@ -207,7 +207,11 @@ func (k *striker) end(ctx context.Context, all bool) error {
 func (k *striker) account(free bool) (Verdict, string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.verdict != Pass {
+	switch k.verdict {
+	case Pass:
+	case Violation:
+		return Pass, "" // it was told when the operator ended
+	default:
 		return k.verdict, k.reason
 	}
 	for _, p := range k.strikes {
@@ -220,6 +224,16 @@ func (k *striker) account(free bool) (Verdict, string) {
 		}
 	}
 	return Pass, ""
+}
+
+// broken is what the strikes and watches themselves brought to light.
+func (k *striker) broken() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.verdict != Violation {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", fault.ErrBroken, k.reason)
 }
 
 // moments are the titles of the steps that came, each once.

@@ -8,8 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/lab/workload"
 	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
@@ -20,7 +25,10 @@ import (
 type Watch struct {
 	Name string
 	At   At // each time it comes
-	Look func(ctx context.Context, s *stage, m Moment, subject string) error
+	// Always has it looked at while a strike is felt as well: it is what the
+	// operator has to find out by itself.
+	Always bool
+	Look   func(ctx context.Context, s *stage, m Moment, subject string) error
 }
 
 // watches are those of each procedure; they stand in every scenario of it, so
@@ -29,20 +37,22 @@ func watches(verb string) []Watch {
 	switch verb {
 	case "addMember":
 		return []Watch{
-			{"announced-with-a-snapshot", before("add as learner"), snapshotThere},
-			{"learner-not-listed", before("promote to voter"), notInReferences},
-			{"one-learner-at-most", answered("add as learner"), oneLearner},
+			{Name: "announced-with-a-snapshot", At: before("add as learner"), Look: snapshotThere},
+			{Name: "learner-not-listed", At: before("promote to voter"), Look: notInReferences},
+			{Name: "one-learner-at-most", At: answered("add as learner"), Look: oneLearner},
+			{Name: "votes-before-references", At: before("refresh"), Look: votesNow, Always: true},
+			{Name: "learner-answers", At: before("promote to voter"), Look: learnerAnswers, Always: true},
 		}
 	case "removeMember":
 		return []Watch{
-			{"runs-until-removed", before("remove member"), runsStill},
-			{"references-first", before("remove member"), notInReferences},
-			{"leader-handed-over", before("remove member"), doesNotLead},
+			{Name: "runs-until-removed", At: before("remove member"), Look: runsStill},
+			{Name: "references-first", At: before("remove member"), Look: notInReferences},
+			{Name: "leader-handed-over", At: before("remove member"), Look: doesNotLead},
 		}
 	case "restart", "reloadConfig":
 		return []Watch{
-			{"others-answer", before("restart etcd"), allAnswer},
-			{"followers-first", before("restart etcd"), hostDoesNotLead},
+			{Name: "others-answer", At: before("restart etcd"), Look: allAnswer},
+			{Name: "followers-first", At: before("restart etcd"), Look: hostDoesNotLead},
 		}
 	}
 	return nil
@@ -56,7 +66,7 @@ func (k *striker) watched(ctx context.Context, m Moment) {
 		}
 		// Where a strike is felt, what it brought about is not the operator's
 		// doing.
-		if k.hurt() {
+		if k.hurt() && !w.Always {
 			continue
 		}
 		if err := w.Look(ctx, k.stage, m, k.subject); err != nil && k.verdict == Pass {
@@ -111,6 +121,58 @@ func notInReferences(_ context.Context, s *stage, _ Moment, subject string) erro
 	return nil
 }
 
+// votesNow: clients are told of a newcomer once it is a voter.
+func votesNow(ctx context.Context, s *stage, _ Moment, subject string) error {
+	m, ok, err := s.member(ctx, subject)
+	if err != nil {
+		return nil // nobody can say
+	}
+	if !ok || m.IsLearner {
+		return fmt.Errorf("clients are about to be told of %s, which has no vote", subject)
+	}
+	return nil
+}
+
+// member finds the entry of a host in the list that a quorum confirms.
+func (s *stage) member(ctx context.Context, name string) (*pb.Member, bool, error) {
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return nil, false, err
+	}
+	peer, err := s.rig.peerURL(name)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, h := range s.intended {
+		url, uerr := s.rig.clientURL(h)
+		if uerr != nil {
+			return nil, false, uerr
+		}
+		var r *clientv3.MemberListResponse
+		if r, err = memberList(ctx, dial, url); err != nil {
+			continue
+		}
+		for _, m := range r.Members {
+			if slices.Contains(m.PeerURLs, peer) {
+				return m, true, nil
+			}
+		}
+		return nil, false, nil
+	}
+	return nil, false, err
+}
+
+func memberList(ctx context.Context, dial workload.Dial, url string) (*clientv3.MemberListResponse, error) {
+	ctx, stop := context.WithTimeout(ctx, 2*time.Second)
+	defer stop()
+	etcd, err := dial(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	defer etcd.Close()
+	return etcd.MemberList(ctx)
+}
+
 // oneLearner: the newcomer was announced as a learner, and there is no other
 // member without a name or a vote.
 func oneLearner(ctx context.Context, s *stage, _ Moment, subject string) error {
@@ -143,6 +205,19 @@ func oneLearner(ctx context.Context, s *stage, _ Moment, subject string) error {
 		} else if m.IsLearner || m.Name == "" {
 			return fmt.Errorf("member %x is pending beside it", m.ID)
 		}
+	}
+	return nil
+}
+
+// learnerAnswers: nobody is given a vote who does not answer. etcd itself
+// promotes a learner that was stopped once it had caught up.
+func learnerAnswers(ctx context.Context, s *stage, _ Moment, subject string) error {
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return err
+	}
+	if _, err := s.status(ctx, dial, subject); err != nil {
+		return fmt.Errorf("the learner on %s, which is about to be promoted, does not answer: %w", subject, err)
 	}
 	return nil
 }

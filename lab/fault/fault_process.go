@@ -204,6 +204,92 @@ func (c cycle) Plan(ctx context.Context, g *Ground) (Harm, error) {
 	return h, nil
 }
 
+// Visit switches the hosts of a role on for a while and off again. Meanwhile the
+// cluster has to take every write and to keep what it had: whoever came back is
+// not to disturb it.
+func Visit(who Role, d time.Duration) Fault { return visit{powerOff{who}, d} }
+
+type visit struct {
+	off powerOff
+	d   time.Duration
+}
+
+func (v visit) String() string        { return fmt.Sprintf("%s comes back for %v", v.off.who, v.d) }
+func (v visit) Kind() string          { return "visit" }
+func (v visit) Band() Band            { return Process }
+func (v visit) Roles() []Role         { return v.off.Roles() }
+func (v visit) Probe(g *Ground) error { return v.off.Probe(g) }
+
+func (v visit) Plan(ctx context.Context, g *Ground) (Harm, error) {
+	hosts, err := g.Cast.Hosts(ctx, g, v.off.who)
+	if err != nil {
+		return Harm{}, err
+	}
+	members, err := g.Cast.Hosts(ctx, g, Voters)
+	if err != nil {
+		return Harm{}, err
+	}
+	members = slices.DeleteFunc(slices.Clone(members), func(m string) bool { return slices.Contains(hosts, m) })
+	if len(members) == 0 {
+		return Harm{}, fmt.Errorf("%w: nobody is there to be visited", ErrNoRole)
+	}
+	lab := g.Lab.(Powered)
+	ran := false
+	return Harm{Hosts: hosts, Passing: true,
+		Do: func(ctx context.Context) error {
+			const key = "/etcdrill/visit"
+			c, err := g.Cast.Etcd(ctx, members[0])
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			put := func(value string) error {
+				ctx, stop := context.WithTimeout(ctx, 5*time.Second)
+				defer stop()
+				_, err := c.Put(ctx, key, value)
+				return err
+			}
+			if err := put("before"); err != nil {
+				return err
+			}
+			for _, name := range hosts {
+				if err := lab.Power(ctx, name, true); err != nil {
+					return err
+				}
+			}
+			for began := g.now(); g.now().Sub(began) < v.d; {
+				if err := put("during"); err != nil {
+					return errors.Join(fmt.Errorf("%w: with %v back, a write failed: %w", ErrBroken, hosts, err), v.offAgain(ctx, lab, hosts))
+				}
+				ran = ran || running(ctx, g.Lab, hosts[0])
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(100 * time.Millisecond):
+				}
+			}
+			r, err := c.Get(ctx, key)
+			if err == nil && (len(r.Kvs) != 1 || string(r.Kvs[0].Value) != "during") {
+				err = fmt.Errorf("%w: with %v back, a write that was acknowledged is gone", ErrBroken, hosts)
+			}
+			return errors.Join(err, v.offAgain(ctx, lab, hosts))
+		},
+		Bit: func(context.Context) error {
+			if !ran {
+				return errors.New("its etcd never ran")
+			}
+			return nil
+		}}, nil
+}
+
+func (v visit) offAgain(ctx context.Context, lab Powered, hosts []string) error {
+	var errs []error
+	for _, name := range hosts {
+		errs = append(errs, lab.Power(ctx, name, false))
+	}
+	return errors.Join(errs...)
+}
+
 // --- the operator ---
 
 // A Handle is the operator's process, as those who hurt it hold it.

@@ -36,6 +36,10 @@ func (p pause) Source() string    { return fmt.Sprintf("fault.Pause(%s)", p.who.
 func (p powerOff) Source() string { return fmt.Sprintf("fault.PowerOff(%s)", p.who.source()) }
 func (c cycle) Source() string    { return fmt.Sprintf("fault.PowerCycle(%s)", c.off.who.source()) }
 
+func (v visit) Source() string {
+	return fmt.Sprintf("fault.Visit(%s, %d)", v.off.who.source(), v.d)
+}
+
 func (o operator) Source() string { return o.source }
 
 func (l links) Source() string {
