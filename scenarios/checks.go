@@ -16,13 +16,16 @@ func (e Ending) without(hosts ...string) Ending { e.Without = hosts; return e }
 
 // staysApart: an old member that came back is in no cluster with the others,
 // and does not disturb them: the member list is without it, writes go on, and
-// the leader is one of those that are meant to be there.
-func staysApart(name string) Check {
+// the leader is one of those that are meant to be there. Where it is not known
+// to have run, it has to run now.
+func staysApart(name string, runs bool) Check {
 	return Check{Name: "stays-apart", Look: func(ctx context.Context, s *stage) error {
 		// As long as it takes to stand for election several times.
 		const watch = 4 * time.Second
-		if err := s.began(ctx, name); err != nil {
-			return err
+		if runs {
+			if err := s.began(ctx, name); err != nil {
+				return err
+			}
 		}
 		dial, err := s.rig.Dial(embedded.Client)
 		if err != nil {

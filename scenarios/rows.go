@@ -7,6 +7,7 @@ import (
 
 	"github.com/etcdrill/etcdrill/lab/embedded/netswitch"
 	"github.com/etcdrill/etcdrill/lab/fault"
+	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/config"
 )
 
@@ -85,7 +86,7 @@ func safeguardRows() []Scenario {
 		{Name: "old-member-after-rebuild", Suites: append([]string{"removal"}, suite...), Tier: Nightly, Quiet: true,
 			Strikes:   []Strike{lasts(At{}, fault.PowerOff(third))},
 			Procedure: "createCluster -clean=true -waive=unreachable -reason=scenario -confirm=CONSENT",
-			Ending:    completes().then("removeMember " + third), Checks: []Check{staysApart(third)}},
+			Ending:    completes().then("removeMember " + third), Checks: []Check{staysApart(third, true)}},
 		{Name: "old-member-visits-rebuilt", Suites: append([]string{"removal"}, suite...), Tier: PR, Quiet: true,
 			Strikes:   []Strike{lasts(At{}, fault.PowerOff(third)), at(afterwards(), fault.Visit(third, 6*time.Second))},
 			Procedure: "createCluster -clean=true -waive=unreachable -reason=scenario -confirm=CONSENT",
@@ -164,7 +165,7 @@ func removalRows() []Scenario {
 			Strikes: []Strike{at(before("set aside"), fault.KillOperator())}, Procedure: removeThird, Ending: resumes()},
 		{Name: "removed-member-restored", Suites: append([]string{"disk"}, suite...), Tier: PR,
 			Strikes:   []Strike{from(fault.TakeImage(fault.Subject)), at(afterwards(), fault.RestoreImage(fault.Subject))},
-			Procedure: removeThird, Ending: completes().then("reloadConfig"), Checks: []Check{staysApart(third)}},
+			Procedure: removeThird, Ending: completes().then("reloadConfig"), Checks: []Check{staysApart(third, false)}},
 		{Name: "removed-member-restarts", Suites: suite, Tier: Nightly,
 			Strikes:   []Strike{at(answered("remove member"), fault.PowerCycle(fault.Subject))},
 			Procedure: removeThird, Ending: survives(again)},
@@ -242,7 +243,7 @@ func operatorRows() []Scenario {
 		{Name: "operator-paused-past-its-lock", Suites: suite, Tier: Nightly, Start: grows(),
 			Strikes: []Strike{at(recorded("add as learner"), fault.PauseOperator(12*time.Second))}, Procedure: addSpare, Ending: survives(again)},
 		{Name: "operator-overtaken", Suites: suite, Tier: Nightly, Start: grows(),
-			Strikes:   []Strike{at(recorded("promote to voter"), fault.Overtaken([]string{"removeMember", spare}, 0))},
+			Strikes:   []Strike{at(recorded("promote to voter"), fault.Overtaken(sop.LockTTL+2*time.Second, []string{"removeMember", spare}, 0))},
 			Procedure: addSpare, Ending: stops("", giveUp, addSpare)},
 		{Name: "operator-interrupted", Suites: suite, Tier: PR, Start: grows(),
 			Strikes: []Strike{at(answered("add as learner"), fault.InterruptOperator())}, Procedure: addSpare, Ending: stops("", again)},

@@ -216,6 +216,7 @@ func (i image) Plan(ctx context.Context, g *Ground) (Harm, error) {
 			return awaitAnswer(ctx, g, name)
 		}}, nil
 	}
+	started := errors.New("it was not switched on again")
 	return Harm{Hosts: hosts[:1], Passing: true, Remedy: Remedy{Power: hosts[:1]},
 		Do: func(ctx context.Context) error {
 			power := g.Lab.(Powered)
@@ -231,15 +232,30 @@ func (i image) Plan(ctx context.Context, g *Ground) (Harm, error) {
 					return err
 				}
 			}
-			return power.Power(ctx, name, true)
-		},
-		Bit: func(ctx context.Context) error {
-			u, err := unit(ctx, g.Lab, name)
-			if err == nil && u.Since.IsZero() && u.Exit == 0 && u.Active == "inactive" {
-				err = errors.New("nothing was started there again")
+			if err := power.Power(ctx, name, true); err != nil {
+				return err
 			}
-			return err
-		}}, nil
+			started = awaitProcess(ctx, g, name)
+			return nil
+		},
+		Bit: func(context.Context) error { return started }}, nil
+}
+
+// awaitProcess waits until etcd was started on a host. One that was removed from
+// its cluster ends again by itself.
+func awaitProcess(ctx context.Context, g *Ground, name string) error {
+	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
+	defer stop()
+	for {
+		if running(ctx, g.Lab, name) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("etcd on %s was not started again", name)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // awaitAnswer waits until the member on a host answers.

@@ -329,16 +329,26 @@ func InterruptOperator() Fault {
 	return operator{kind: "interrupt", source: "fault.InterruptOperator()", do: func(_ context.Context, h Handle) error { return h.Signal(syscall.SIGTERM) }}
 }
 
-// Overtaken stops the operator by SIGSTOP while a second one runs to its end,
-// and lets it go on then: what it looked at last is not so any more.
-func Overtaken(args []string, statuses ...int) Fault {
+// Overtaken stops the operator by SIGSTOP for a while, long enough for its lock
+// to run out, lets a second one run to its end then, and lets the first go on:
+// what it looked at last is not so any more.
+func Overtaken(after time.Duration, args []string, statuses ...int) Fault {
 	second := Second(args, "", statuses...).(operator)
-	return operator{kind: "overtaken", detail: fmt.Sprintf(" by one who does %v", args), source: fmt.Sprintf("fault.Overtaken(%#v%s)", args, more(statuses)), do: func(ctx context.Context, h Handle) error {
-		if err := h.Signal(syscall.SIGSTOP); err != nil {
-			return err
-		}
-		return errors.Join(second.do(ctx, h), h.Signal(syscall.SIGCONT))
-	}}
+	return operator{kind: "overtaken", detail: fmt.Sprintf(" after %v by one who does %v", after, args),
+		source: fmt.Sprintf("fault.Overtaken(%d, %#v%s)", after, args, more(statuses)),
+		do: func(ctx context.Context, h Handle) error {
+			if err := h.Signal(syscall.SIGSTOP); err != nil {
+				return err
+			}
+			t := time.NewTimer(after)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				return errors.Join(ctx.Err(), h.Signal(syscall.SIGCONT))
+			}
+			return errors.Join(second.do(ctx, h), h.Signal(syscall.SIGCONT))
+		}}
 }
 
 // LoseReply lets the operator's next change of members be applied and its
