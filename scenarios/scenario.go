@@ -58,6 +58,9 @@ const (
 	Soak    Tier = "soak"
 )
 
+// theWalk is the name of the scenario that does not end by itself.
+const theWalk = "walk"
+
 // Tiers are all tiers, the smallest first.
 func Tiers() []Tier { return []Tier{Smoke, PR, Nightly, Soak} }
 
@@ -360,12 +363,12 @@ func joinTiers() string {
 func (s Scenario) matches(p string) bool {
 	if tier := slices.Index(Tiers(), Tier(p)); tier >= 0 {
 		if Tier(p) == Soak { // the walk alone: it does not end by itself
-			return s.Tier == Soak
+			return s.Name == theWalk
 		}
 		return slices.Index(Tiers(), s.Tier) <= tier
 	}
 	if slices.Contains(Suites(), p) {
-		return slices.Contains(s.Suites, p) && s.Tier != Soak || p == "soak" && s.Tier == Soak
+		return slices.Contains(s.Suites, p) && s.Tier != Soak
 	}
 	if s.Sweep != nil { // its points are known once it was played
 		p, _, _ = strings.Cut(p, ".")

@@ -68,7 +68,7 @@ func RunSuite(ctx context.Context, spec SuiteSpec) (SuiteResult, error) {
 	if spec.Report == nil {
 		spec.Report = io.Discard
 	}
-	if len(picked) == 1 && picked[0].Tier == Soak {
+	if len(picked) == 1 && picked[0].Name == theWalk {
 		return walk(ctx, spec)
 	}
 	return spec.run(ctx, picked)

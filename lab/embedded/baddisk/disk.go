@@ -21,7 +21,7 @@ type Fault struct {
 
 // Counts are how often a disk did harm since it was mounted.
 type Counts struct {
-	Refused int64 // writes and allocations, for want of space
+	Refused int64 // writes and allocations for want of space, and questions for space that were told there is none
 	Slowed  int64 // syncs
 	Lost    int64 // writes that were forgotten
 }

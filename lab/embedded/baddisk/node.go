@@ -26,7 +26,7 @@ func (n *node) at() string {
 // Statfs tells of no space where there is none.
 func (n *node) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
 	errno := n.LoopbackNode.Statfs(ctx, out)
-	if n.disk.now().Full {
+	if n.disk.full() {
 		out.Bavail, out.Bfree = 0, 0
 	}
 	return errno
