@@ -2,7 +2,10 @@ package baddisk_test
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -83,38 +86,70 @@ func TestSlow(t *testing.T) {
 }
 
 // etcd's own storage works on it: a map of the file in memory, sparse files, a
-// lock.
+// lock. It runs in a process of its own: one that waits for a page of the disk
+// that it serves itself would wait for ever.
 func TestBackend(t *testing.T) {
 	d, dir := mount(t)
 	path := filepath.Join(dir, "db")
-	open := func() *bbolt.DB {
-		db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
-		require.NoError(t, err)
-		return db
+	backend(t, "fill", path)
+	_, err := d.Forget()
+	require.NoError(t, err)
+	backend(t, "check", path)
+}
+
+// backend runs this test binary as the user of a backend.
+func backend(t *testing.T, do, path string) {
+	t.Helper()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	c := exec.CommandContext(t.Context(), exe)
+	c.Args = []string{backendRole, do, path}
+	said, err := c.CombinedOutput()
+	require.NoError(t, err, "%s", said)
+}
+
+const backendRole = "baddisk-backend"
+
+func TestMain(m *testing.M) {
+	if os.Args[0] != backendRole {
+		os.Exit(m.Run())
 	}
-	put := func(db *bbolt.DB, key string, size int) {
-		require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
-			b, err := tx.CreateBucketIfNotExists([]byte("keys"))
+	if err := useBackend(os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func useBackend(do, path string) error {
+	const size = 100_000
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	bucket := []byte("keys")
+	if do == "fill" {
+		for _, key := range []string{"a", "b", "c"} {
+			err := db.Update(func(tx *bbolt.Tx) error {
+				b, err := tx.CreateBucketIfNotExists(bucket)
+				if err != nil {
+					return err
+				}
+				return b.Put([]byte(key), bytes.Repeat([]byte("x"), size))
+			})
 			if err != nil {
 				return err
 			}
-			return b.Put([]byte(key), bytes.Repeat([]byte("x"), size))
-		}))
+		}
+		return db.Close()
 	}
-	db := open()
-	for _, key := range []string{"a", "b", "c"} {
-		put(db, key, 100_000)
-	}
-	require.NoError(t, db.Close())
-	_, err := d.Forget()
-	require.NoError(t, err)
-	db = open()
-	require.NoError(t, db.View(func(tx *bbolt.Tx) error {
+	err = db.View(func(tx *bbolt.Tx) error {
 		for err := range tx.Check() {
 			return err
 		}
-		require.Len(t, tx.Bucket([]byte("keys")).Get([]byte("c")), 100_000)
+		if n := len(tx.Bucket(bucket).Get([]byte("c"))); n != size {
+			return fmt.Errorf("%d bytes are there, %d were put", n, size)
+		}
 		return nil
-	}))
-	require.NoError(t, db.Close())
+	})
+	return errors.Join(err, db.Close())
 }
