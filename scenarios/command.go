@@ -46,10 +46,22 @@ func (h *Held) Signal(sig os.Signal) error { return h.process.Signal(sig) }
 // LoseReply has the reply to the operator's next change of members be lost.
 func (h *Held) LoseReply() { h.lose = true }
 
-// Another runs a second operator to its end.
+// Another runs a second operator to its end, on another admin host where the
+// first word is ELSEWHERE.
 func (h *Held) Another(ctx context.Context, args []string) (status int, said string, err error) {
 	h.others++
-	o, err := h.rig.Command(ctx, Command{Args: args, Out: fmt.Sprintf("%s-second-%d", h.out, h.others)})
+	c := Command{Args: args, Out: fmt.Sprintf("%s-second-%d", h.out, h.others)}
+	away := len(args) > 1 && args[0]+" " == elsewhere
+	if away {
+		c.Args, c.Inventory = args[1:], h.rig.elsewhere()
+		if err := h.rig.goElsewhere(); err != nil {
+			return 0, "", err
+		}
+	}
+	o, err := h.rig.Command(ctx, c)
+	if away && err == nil {
+		err = h.rig.comeBack()
+	}
 	return o.Status, o.Stdout + o.Stderr, err
 }
 

@@ -217,39 +217,53 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 // away has a row's operator work on another admin host: with the inventory and
 // the keys as they are now, and with no journal.
 func (p *player) away(s *stage, r row) row {
-	dir := filepath.Join(s.rig.Lab.Info().Dir, "elsewhere")
-	r.inventory = filepath.Join(dir, filepath.Base(s.rig.Inventory()))
+	r.inventory = s.rig.elsewhere()
 	begin := r.begin
 	r.begin = func(ctx context.Context, args []string) error {
-		from := filepath.Dir(s.rig.Inventory())
-		content, err := os.ReadFile(s.rig.Inventory())
-		if err != nil {
+		if err := s.rig.goElsewhere(); err != nil {
 			return err
-		}
-		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
-			return err
-		}
-		if err := os.WriteFile(r.inventory, content, 0o600); err != nil {
-			return err
-		}
-		if _, err := os.Stat(filepath.Join(from, "files")); err == nil {
-			if err := os.CopyFS(filepath.Join(dir, "files"), os.DirFS(filepath.Join(from, "files"))); err != nil {
-				return err
-			}
 		}
 		if begin != nil {
 			return begin(ctx, args)
 		}
 		return nil
 	}
-	r.end = func(context.Context, []string) error {
-		content, err := os.ReadFile(r.inventory)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(s.rig.Inventory(), content, 0o600)
-	}
+	r.end = func(context.Context, []string) error { return s.rig.comeBack() }
 	return r
+}
+
+// elsewhere is the inventory of another admin host.
+func (r *Rig) elsewhere() string {
+	return filepath.Join(r.Lab.Info().Dir, "elsewhere", filepath.Base(r.Inventory()))
+}
+
+// goElsewhere gives another admin host the inventory and the keys as they are
+// now, and nothing else.
+func (r *Rig) goElsewhere() error {
+	from, dir := filepath.Dir(r.Inventory()), filepath.Dir(r.elsewhere())
+	content, err := os.ReadFile(r.Inventory())
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(r.elsewhere(), content, 0o600); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(from, "files")); err != nil {
+		return nil // there are no keys yet
+	}
+	return os.CopyFS(filepath.Join(dir, "files"), os.DirFS(filepath.Join(from, "files")))
+}
+
+// comeBack brings the inventory back that another admin host edited.
+func (r *Rig) comeBack() error {
+	content, err := os.ReadFile(r.elsewhere())
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(r.Inventory(), content, 0o600)
 }
 
 // rest is the end of a scenario: all is healed, the cluster comes to rest, and

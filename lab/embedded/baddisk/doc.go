@@ -14,5 +14,6 @@
 //	lost, err := d.Forget()       // with all that used it dead
 //	err = d.Unmount()
 //
-// It takes root and /dev/fuse; Possible tells.
+// It takes root and /dev/fuse; Possible tells. The process that mounts a disk
+// serves it, and must not map its files into memory: it would wait for itself.
 package baddisk
