@@ -38,6 +38,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	"github.com/etcdrill/etcdrill/lab/container"
+	"github.com/etcdrill/etcdrill/lab/container/image"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/fault"
 	"github.com/etcdrill/etcdrill/scenarios"
@@ -62,6 +64,7 @@ const (
 	envCA        = "ETCDCTL_CACERT"
 	envCert      = "ETCDCTL_CERT"
 	envKey       = "ETCDCTL_KEY"
+	envDocker    = "DOCKER_HOST"
 	envInside    = "ETCDRILL_INSIDE" // control socket of the lab that this process is in
 	envCalled    = "ETCDRILL_CALLED" // how the user called the process outside
 	envKill      = "ETCDRILL_KILL"   // number of the kill point to die at
@@ -87,6 +90,9 @@ func init() {
 	if err := command.Check(args, targets); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
+	}
+	for name, value := range container.Environment() {
+		os.Setenv(name, value)
 	}
 	if t, ok := command.Called(args, targets); ok && t.Site && !command.Set(args, "rehearse") {
 		enterLab()
@@ -331,6 +337,37 @@ func Status(
 	}
 	fmt.Print(sop.ReportOf(v).Text())
 	return nil
+}
+
+// Sudoers prints what hosts have to allow by sudo, for /etc/sudoers.d.
+func Sudoers(
+	ctx context.Context,
+	user *string, // who logs in where the inventory names nobody; else you
+) error {
+	g, err := open(ctx, options{})
+	if err != nil {
+		return ended(err, false)
+	}
+	defer g.site.Close()
+	group, err := g.inv.Group(g.site.Group)
+	if err != nil {
+		return ended(fmt.Errorf("%w: %w", sop.ErrInventory, err), false)
+	}
+	who := given(user)
+	if who == "" {
+		who = self().User
+	}
+	rules := sop.SudoRules(g.inv, group, who, ssh.SudoCommand())
+	if len(rules) == 0 {
+		fmt.Fprintln(os.Stderr, "no host is reached by sudo: the inventory says root, or ansible_become: false")
+		return nil
+	}
+	text, err := config.Sudoers(rules)
+	if err != nil {
+		return mg.Fatal(2, err)
+	}
+	_, err = os.Stdout.Write(text)
+	return ended(err, false)
 }
 
 // options are what every procedure takes.
@@ -594,10 +631,13 @@ func (g *ground) clientFiles(v sop.View) (sop.ClientFiles, []string) {
 	if ca, cert, key := os.Getenv(envCA), os.Getenv(envCert), os.Getenv(envKey); cert != "" && key != "" {
 		return sop.ClientFiles{CA: ca, Cert: cert, Key: key}, nil
 	}
+	if f := g.site.InventoryClient(&v.Wanted); f.Cert != "" && f.Key != "" {
+		return f, nil
+	}
 	var notes []string
 	var first *sop.ClientFiles
 	for _, f := range g.site.ClientFilesOn(v) {
-		if g.lab != nil && !strings.HasPrefix(f.CA, string(g.site.PKI)) {
+		if g.place == "LAB" && !strings.HasPrefix(f.CA, string(g.site.PKI)) {
 			continue // this machine's own files have no business in a lab
 		}
 		if _, err := os.Stat(f.Key); errors.Is(err, fs.ErrNotExist) {
@@ -659,7 +699,8 @@ func open(ctx context.Context, o options) (*ground, error) {
 	g.site = &sop.Site{
 		Inventory: path, Group: name, Edit: "edit",
 		State: filepath.Join(dir, ".etcdrill"), PKI: pki.Dir(filepath.Join(dir, "files", "pki")),
-		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
+		Resolve: net.DefaultResolver.LookupHost,
+		Now:     time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
 	}
 	if e := given(o.edit); e != "" {
 		g.site.Edit = e
@@ -673,13 +714,21 @@ func open(ctx context.Context, o options) (*ground, error) {
 	} else if err := g.overSSH(o.looks); err != nil {
 		return nil, groundError(err)
 	}
+	tunnelled := on(o.tunnel)
+	if dir, ok := container.DirOf(inv.Bytes()); ok && g.lab == nil {
+		lab, err := g.inMachines(dir, group)
+		if err != nil {
+			return nil, err
+		}
+		tunnelled = tunnelled || lab.Gate != "" // etcd is behind it too
+	}
 	name, password := credentials(group)
 	if password != "" {
 		g.site.User = name
 	}
 	var way sop.Way
 	switch {
-	case g.lab == nil && on(o.tunnel):
+	case g.lab == nil && tunnelled:
 		way = g.tunnel(ctx, group)
 	case g.lab != nil && os.Getenv(envInside) != inv.Lab:
 		// From out here the lab's addresses are production's.
@@ -697,7 +746,12 @@ func open(ctx context.Context, o options) (*ground, error) {
 		}
 	}
 	g.site.Meter = sop.NewMeter(time.Now)
-	g.site.Dial = dialer(g.site.PKI, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary, g.mutant.Unary, g.gate.Unary))
+	g.site.Dial = dialer(func() (*tls.Config, error) {
+		named := sop.ClientFiles{CA: os.Getenv(envCA), Cert: os.Getenv(envCert), Key: os.Getenv(envKey)}
+		// This machine's own files have no business in a lab.
+		c, _, err := g.site.ClientTLS(group, named, g.lab == nil)
+		return c, err
+	}, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary, g.mutant.Unary, g.gate.Unary))
 	return g, nil
 }
 
@@ -717,6 +771,29 @@ func (g *ground) overSSH(looks bool) error {
 		return client.Host(spec), nil
 	}
 	return nil
+}
+
+// inMachines has the command work on a lab of containers and nowhere else: the
+// inventory may have been edited, and a host on the command line may be anyone's.
+func (g *ground) inMachines(dir string, group *inventory.Group) (container.Info, error) {
+	lab, err := container.Describe(dir)
+	if err != nil {
+		return lab, fmt.Errorf("%w: inventory %s belongs to the lab in %s (%w): make another with lab:up -kind=container", sop.ErrGround, g.site.Inventory, dir, err)
+	}
+	for _, h := range group.Hosts {
+		if err := lab.Holds(h.Name, h.Addr); err != nil {
+			return lab, fmt.Errorf("%w %s: line %d: %w; take the host out, or the first line of a file that is no lab's any more", sop.ErrInventory, g.site.Inventory, h.Line, err)
+		}
+	}
+	g.place = "LAB"
+	reach := g.site.Hosts
+	g.site.Hosts = func(spec inventory.Host) (host.Host, error) {
+		if err := lab.Holds(spec.Name, spec.Addr); err != nil {
+			return nil, err
+		}
+		return reach(spec)
+	}
+	return lab, nil
 }
 
 // tunnel gives a way to etcd through the connections to the hosts: that of the
@@ -815,7 +892,7 @@ func (g *ground) soak(asked *time.Duration) time.Duration {
 	switch {
 	case asked != nil:
 		return *asked
-	case g.lab != nil:
+	case g.place == "LAB":
 		return 0
 	}
 	return sop.Soak
@@ -864,7 +941,7 @@ func credentials(group *inventory.Group) (name, password string) {
 
 // dialer reaches members, each on its own. The identity is looked for at each
 // call until there is one, since createCluster makes the CA.
-func dialer(dir pki.Dir, name, password string, way sop.Way, options ...grpc.DialOption) sop.Dialer {
+func dialer(find func() (*tls.Config, error), name, password string, way sop.Way, options ...grpc.DialOption) sop.Dialer {
 	var known *tls.Config
 	ask := make(chan struct{}, 1)
 	identity := func() (*tls.Config, error) {
@@ -873,16 +950,19 @@ func dialer(dir pki.Dir, name, password string, way sop.Way, options ...grpc.Dia
 		if known != nil {
 			return known, nil
 		}
-		config, err := clientTLS(dir)
+		config, err := find()
 		if err == nil {
 			known = config
 		}
 		return config, err
 	}
 	return func(ctx context.Context, endpoint string) (sop.Etcd, error) {
-		config, err := identity()
-		if err != nil {
-			return nil, err
+		var config *tls.Config
+		if !strings.HasPrefix(endpoint, "http://") { // a cluster without TLS asks for no certificate
+			var err error
+			if config, err = identity(); err != nil {
+				return nil, err
+			}
 		}
 		settings := clientv3.Config{TLS: config, DialTimeout: 2 * time.Second, DialOptions: append(slices.Clone(options),
 			// A member that comes back is noticed soon; the standard is to look
@@ -908,41 +988,6 @@ func dialer(dir pki.Dir, name, password string, way sop.Way, options ...grpc.Dia
 		settings.Username, settings.Password = name, password
 		return sop.DialMember(settings, endpoint, way)
 	}
-}
-
-// clientTLS is the identity that members are dialled with: the one that the
-// environment names, else one that the CA beside the inventory issues for a day.
-func clientTLS(dir pki.Dir) (*tls.Config, error) {
-	caFile, certFile, keyFile := os.Getenv(envCA), os.Getenv(envCert), os.Getenv(envKey)
-	if certFile != "" || keyFile != "" {
-		if caFile == "" {
-			caFile = dir.CACertPath()
-		}
-		var pem [3][]byte
-		for i, f := range []string{caFile, certFile, keyFile} {
-			b, err := os.ReadFile(f)
-			if err != nil {
-				return nil, fmt.Errorf("client certificate from ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY: %w", err)
-			}
-			pem[i] = b
-		}
-		return pki.TLSConfig(pem[0], pem[1], pem[2])
-	}
-	ca, err := dir.Load()
-	if err != nil {
-		return nil, fmt.Errorf("no client certificate can be issued: %w; or set ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY", err)
-	}
-	pair, err := ca.Issue(rand.Reader, time.Now(), pki.Leaf{Name: "etcdrill", Host: "127.0.0.1", Validity: 24 * time.Hour})
-	if err != nil {
-		return nil, fmt.Errorf("issue a client certificate: %w", err)
-	}
-	trust := ca.CertPEM
-	if caFile != "" {
-		if trust, err = os.ReadFile(caFile); err != nil {
-			return nil, fmt.Errorf("CA from ETCDCTL_CACERT: %w", err)
-		}
-	}
-	return pki.TLSConfig(trust, pair.CertPEM, pair.KeyPEM)
 }
 
 // killPoints are for those who hurt operators: this process dies at a point of
@@ -1193,46 +1238,86 @@ type Lab mg.Namespace
 // Up makes a lab and prints the path of its inventory on stdout.
 func (Lab) Up(
 	ctx context.Context,
-	kind *string, // embedded: a lab of namespaces on this machine
+	kind *string, // embedded: a lab of namespaces on this machine; container: machines with systemd and SSH, by Docker
 	inventory *string, // build the lab for the hosts of this file; it is only read
 	hosts *string, // more hosts, comma separated, for the inventory to grow by
-	name *string, // of the lab; else lab1, lab2, ...
+	name *string, // of the lab; else lab1, lab2, ... or container1, container2, ...
 ) error {
-	info, err := labUp(ctx, given(inventory), given(hosts), given(name))
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	order, err := labFor(given(inventory), given(hosts))
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "lab %s is up: %s\n", info.Name, strings.Join(info.Hosts, ", "))
-	fmt.Println(info.Inventory)
+	if name != nil {
+		labs, err := allLabs(ctx)
+		if err != nil {
+			return mg.Fatal(5, err)
+		}
+		// lab:down tells them apart by name alone; that one of the same kind has
+		// the name is found out as it is made.
+		for _, l := range labs {
+			if l.name == *name && l.machines != (given(kind) == "container") {
+				return mg.Fatalf(2, "lab %s is running already, of another kind: lab:list shows it, lab:down -name=%s ends it", *name, *name)
+			}
+		}
+	}
+	up := embeddedUp
+	if given(kind) == "container" {
+		up = containerUp
+	}
+	made, names, path, err := up(ctx, order, given(name))
+	switch {
+	case errors.Is(err, embedded.ErrExists), errors.Is(err, container.ErrExists):
+		return mg.Fatalf(2, "%v: lab:list shows it, lab:down -name=%s ends it", err, *name)
+	case err != nil && ctx.Err() != nil:
+		return mg.Fatal(130, err)
+	case err != nil:
+		return mg.Fatal(5, err)
+	}
+	fmt.Fprintf(os.Stderr, "lab %s is up: %s\n", made, strings.Join(names, ", "))
+	fmt.Println(path)
 	return nil
 }
 
-func labUp(ctx context.Context, file, more, name string) (embedded.Info, error) {
+// labOrder is what a lab is to be made for.
+type labOrder struct {
+	inventory []byte
+	hosts     []string // sorted
+	databases []string // hosts with PostgreSQL, which may have etcd as well
+}
+
+// labFor reads what a lab is to be made for.
+func labFor(file, more string) (labOrder, error) {
 	content, extra := scenarios.BuiltIn()
 	if file != "" {
 		b, err := os.ReadFile(file)
 		if err != nil {
-			return embedded.Info{}, mg.Fatal(2, err)
+			return labOrder{}, mg.Fatal(2, err)
 		}
 		content, extra = b, nil
 	}
-	if socket, ok := embedded.SocketOf(content); ok {
-		return embedded.Info{}, mg.Fatalf(2, "%s is a lab's own inventory already, of the lab behind %s", file, socket)
+	socket, ok := embedded.SocketOf(content)
+	if !ok {
+		socket, ok = container.DirOf(content)
+	}
+	if ok {
+		return labOrder{}, mg.Fatalf(2, "%s is a lab's own inventory already, of the lab behind %s", file, socket)
 	}
 	if more != "" {
 		extra = append(extra, strings.Split(more, ",")...)
 	}
 	inv, err := inventory.Parse(file, content)
 	if err != nil {
-		return embedded.Info{}, mg.Fatal(2, err)
+		return labOrder{}, mg.Fatal(2, err)
 	}
 	group, err := inv.Choose(os.Getenv(envCluster))
 	if err != nil {
-		return embedded.Info{}, mg.Fatal(2, err)
+		return labOrder{}, mg.Fatal(2, err)
 	}
 	g, err := inv.Group(group)
 	if err != nil {
-		return embedded.Info{}, mg.Fatal(2, err)
+		return labOrder{}, mg.Fatal(2, err)
 	}
 	var hosts []string
 	for _, h := range g.Hosts {
@@ -1240,18 +1325,55 @@ func labUp(ctx context.Context, file, more, name string) (embedded.Info, error) 
 	}
 	hosts = append(append(hosts, g.Clients()...), extra...)
 	slices.Sort(hosts)
+	var databases []string
+	for _, p := range g.Postgres {
+		databases = append(databases, p.Host)
+	}
+	return labOrder{content, slices.Compact(hosts), databases}, nil
+}
+
+func embeddedUp(ctx context.Context, o labOrder, name string) (made string, hosts []string, inventory string, err error) {
 	root, err := labRoot()
 	if err != nil {
-		return embedded.Info{}, mg.Fatal(5, err)
+		return "", nil, "", err
 	}
-	l, err := embedded.Up(ctx, embedded.Spec{Root: root, Name: name, Hosts: slices.Compact(hosts), Inventory: content, Keep: true, Started: time.Now()})
-	switch {
-	case errors.Is(err, embedded.ErrExists):
-		return embedded.Info{}, mg.Fatalf(2, "%v: lab:list shows it, lab:down -name=%s ends it", err, name)
-	case err != nil:
-		return embedded.Info{}, mg.Fatal(5, err)
+	l, err := embedded.Up(ctx, embedded.Spec{Root: root, Name: name, Hosts: o.hosts, Inventory: o.inventory, Keep: true, Started: time.Now()})
+	if err != nil {
+		return "", nil, "", err
 	}
-	return l.Info(), nil
+	i := l.Info()
+	return i.Name, i.Hosts, i.Inventory, nil
+}
+
+func containerUp(ctx context.Context, o labOrder, name string) (made string, hosts []string, inventory string, err error) {
+	root, cache, err := containerDirs()
+	if err != nil {
+		return "", nil, "", err
+	}
+	engine, err := container.Answers(ctx)
+	if err != nil {
+		return "", nil, "", err
+	}
+	if want := os.Getenv(envDocker); want != "" && want != engine {
+		return "", nil, "", fmt.Errorf("the Docker engine that DOCKER_HOST names, %s, does not answer; the one at %s does, and was not asked: unset DOCKER_HOST to use it", want, engine)
+	}
+	spec := container.Spec{Root: root, Cache: cache, Name: name, Inventory: o.inventory, Keep: true, Started: time.Now(), Progress: os.Stderr}
+	hosts = append(slices.Clone(o.hosts), o.databases...)
+	slices.Sort(hosts)
+	for _, h := range slices.Compact(hosts) {
+		m := container.MachineSpec{Host: h}
+		if slices.Contains(o.databases, h) {
+			m.Role = image.Database
+		}
+		spec.Machines = append(spec.Machines, m)
+	}
+	l, err := container.Up(ctx, spec)
+	if err != nil {
+		return "", nil, "", err
+	}
+	i := l.Info()
+	fmt.Fprintf(os.Stderr, "by hand: ssh -F %s %s\n", i.SSHConfig, i.Hosts[0])
+	return i.Name, i.Hosts, i.Inventory, nil
 }
 
 // Down ends a lab and removes all that is left of it.
@@ -1259,15 +1381,11 @@ func (Lab) Down(
 	ctx context.Context,
 	name *string, // of the lab; may be left out when there is only one
 ) error {
-	root, err := labRoot()
+	labs, err := allLabs(ctx)
 	if err != nil {
 		return mg.Fatal(5, err)
 	}
-	labs, err := embedded.List(ctx, root)
-	if err != nil {
-		return mg.Fatal(5, err)
-	}
-	labs = slices.DeleteFunc(labs, func(i embedded.Info) bool { return name != nil && i.Name != *name })
+	labs = slices.DeleteFunc(labs, func(l labLine) bool { return name != nil && l.name != *name })
 	switch {
 	case len(labs) == 0 && name != nil:
 		return mg.Fatalf(2, "there is no lab %s: lab:list shows what there is", *name)
@@ -1276,45 +1394,90 @@ func (Lab) Down(
 		return nil
 	case len(labs) > 1:
 		var names []string
-		for _, i := range labs {
-			names = append(names, i.Name)
+		for _, l := range labs {
+			names = append(names, l.name)
 		}
 		return mg.Fatalf(2, "which one? -name=%s", strings.Join(names, ", -name="))
 	}
-	l, err := embedded.Open(ctx, labs[0].Dir)
-	if errors.Is(err, embedded.ErrGone) {
-		_, err := embedded.Heal(ctx, root)
-		return ended(groundError(err), false)
-	}
-	if err != nil {
+	if err := labs[0].down(ctx); err != nil {
 		return mg.Fatal(5, err)
 	}
-	if err := l.Down(ctx); err != nil {
-		return mg.Fatal(5, err)
-	}
-	fmt.Fprintf(os.Stderr, "lab %s is down\n", labs[0].Name)
+	fmt.Fprintf(os.Stderr, "lab %s is down\n", labs[0].name)
 	return nil
+}
+
+// labLine is one lab of whatever kind.
+type labLine struct {
+	machines               bool // it is one of containers
+	name, state, inventory string
+	hosts                  []string
+	down                   func(context.Context) error
+}
+
+// allLabs lists the labs of both kinds.
+func allLabs(ctx context.Context) ([]labLine, error) {
+	root, err := labRoot()
+	if err != nil {
+		return nil, err
+	}
+	here, err := embedded.List(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	var all []labLine
+	for _, i := range here {
+		l := labLine{name: i.Name, state: "up", inventory: i.Inventory, hosts: i.Hosts}
+		if i.PID == 0 {
+			l.state = "dead"
+			if i.Alive {
+				l.state = "does not answer"
+			}
+		}
+		l.down = func(ctx context.Context) error {
+			l, err := embedded.Open(ctx, i.Dir)
+			if errors.Is(err, embedded.ErrGone) {
+				_, err := embedded.Heal(ctx, root)
+				return err
+			}
+			if err != nil {
+				return err
+			}
+			return l.Down(ctx)
+		}
+		all = append(all, l)
+	}
+	root, _, err = containerDirs()
+	if err != nil {
+		return nil, err
+	}
+	machines, err := container.List(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range machines {
+		all = append(all, labLine{machines: true, name: i.Name, state: i.State, inventory: i.Inventory, hosts: i.Hosts, down: func(ctx context.Context) error {
+			l, err := container.Open(ctx, i.Dir)
+			if errors.Is(err, container.ErrGone) {
+				_, err := container.Heal(ctx, root)
+				return err
+			}
+			if err != nil {
+				return err
+			}
+			return l.Down(ctx)
+		}})
+	}
+	return all, nil
 }
 
 // List lists the labs, dead ones included.
 func (Lab) List(ctx context.Context) error {
-	root, err := labRoot()
+	labs, err := allLabs(ctx)
 	if err != nil {
 		return mg.Fatal(5, err)
 	}
-	labs, err := embedded.List(ctx, root)
-	if err != nil {
-		return mg.Fatal(5, err)
-	}
-	for _, i := range labs {
-		state := "up"
-		if i.PID == 0 {
-			state = "dead"
-			if i.Alive {
-				state = "does not answer"
-			}
-		}
-		fmt.Printf("%s\t%s\t%s\t%s\n", i.Name, state, i.Inventory, strings.Join(i.Hosts, ","))
+	for _, l := range labs {
+		fmt.Printf("%s\t%s\t%s\t%s\n", l.name, l.state, l.inventory, strings.Join(l.hosts, ","))
 	}
 	return nil
 }
@@ -1327,6 +1490,16 @@ func (Lab) Doctor(ctx context.Context) error {
 	}
 	checks := embedded.Doctor(ctx, root)
 	fmt.Print(embedded.Text(checks))
+	machines, cache, err := containerDirs()
+	if err != nil {
+		return mg.Fatal(5, err)
+	}
+	fmt.Println("labs of containers, lab:up -kind=container:")
+	var more []embedded.Check
+	for _, c := range container.Doctor(ctx, machines, cache) {
+		more = append(more, embedded.Check(c))
+	}
+	fmt.Print(embedded.Text(more))
 	for _, c := range checks {
 		if c.Needed && !c.OK {
 			return mg.Fatalf(5, "no lab can be had on this machine: %s", c.Name)
@@ -1335,7 +1508,7 @@ func (Lab) Doctor(ctx context.Context) error {
 	return nil
 }
 
-// Heal removes what dead labs left and mends living ones' links.
+// Heal removes what dead labs left and ends the faults of living ones.
 func (Lab) Heal(ctx context.Context) error {
 	root, err := labRoot()
 	if err != nil {
@@ -1343,10 +1516,17 @@ func (Lab) Heal(ctx context.Context) error {
 	}
 	did, err := embedded.Heal(ctx, root)
 	more, ferr := fault.Heal(ctx, root)
-	for _, s := range append(did, more...) {
+	did, err = append(did, more...), errors.Join(err, ferr)
+	root, _, failed := containerDirs()
+	if failed == nil {
+		var also []string
+		also, failed = container.Heal(ctx, root)
+		did = append(did, also...)
+	}
+	for _, s := range did {
 		fmt.Println(s)
 	}
-	return ended(groundError(errors.Join(err, ferr)), false)
+	return ended(groundError(errors.Join(err, failed)), false)
 }
 
 func groundError(err error) error {
@@ -1373,6 +1553,17 @@ func labRoot() (string, error) {
 		return "", fmt.Errorf("directory for labs %s is not ours", dir)
 	}
 	return filepath.Join(dir, "labs"), nil
+}
+
+// containerDirs are the directories of labs of containers, and of what their
+// images are made from.
+func containerDirs() (root, cache string, err error) {
+	base, err := os.UserCacheDir()
+	if err != nil || !filepath.IsAbs(base) {
+		return "", "", fmt.Errorf("labs of containers are kept in the user's cache, and there is none: set HOME or XDG_CACHE_HOME (%v)", err)
+	}
+	base = filepath.Join(base, "etcdrill")
+	return filepath.Join(base, "containers"), filepath.Join(base, "images"), nil
 }
 
 // --- the drill, and the work on etcdrill itself ---
@@ -1469,6 +1660,25 @@ func (Scenario) List(ctx context.Context) error {
 	return nil
 }
 
+// Check judges a saved run again, from its directory alone.
+func (Scenario) Check(
+	ctx context.Context,
+	dir string, // directory of the run: .etcdrill/runs/latest
+) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	sum, err := scenarios.Check(ctx, dir)
+	switch {
+	case errors.Is(err, scenarios.ErrNoRun):
+		return mg.Fatal(2, err)
+	case err == nil:
+		fmt.Print(sum.Text())
+	case !errors.Is(err, scenarios.ErrDamaged):
+		return mg.Fatal(5, err) // it cannot be read
+	}
+	return judged(ctx, sum.Verdict, err)
+}
+
 func drill(seed *int) (scenarios.DrillSpec, error) {
 	spec := scenarios.DrillSpec{Report: os.Stderr}
 	var err error
@@ -1523,10 +1733,19 @@ const atOnce = "-parallel=4"
 
 // Test runs the tests.
 func Test(ctx context.Context) error {
+	defer untested(ctx)
 	if err := needsGo("test"); err != nil {
 		return err
 	}
 	return tool(ctx, "go", "test", atOnce, "-timeout=20m", "./...")
+}
+
+// untested says at the end of the tests what they passed over; go test hides
+// what a package that passed has said.
+func untested(ctx context.Context) {
+	if _, err := container.Answers(ctx); err != nil && ctx.Err() == nil {
+		fmt.Fprintf(os.Stderr, "NOT TESTED: everything on machines with systemd and SSH: %v\n", err)
+	}
 }
 
 // Lint runs gofmt, go vet and staticcheck.
@@ -1612,6 +1831,7 @@ func Check(ctx context.Context) error {
 	if err := linter(ctx, ".ci/vuln"); err != nil {
 		return err
 	}
+	defer untested(ctx)
 	// Members under the race detector are too slow to be etcd, and with it sop
 	// samples what it else sweeps; so these two are run as they are.
 	if err := tool(ctx, "go", "test", "-race", atOnce, "-timeout=30m", "./sop/...", "./lab/..."); err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/lab/workload"
 )
 
 // A BenchSpec says what to measure.
@@ -32,7 +33,7 @@ type BenchSpec struct {
 func benchmarks() []benchmark {
 	return []benchmark{
 		{[]string{"LabUp"}, labUpRound},
-		{[]string{"LabThroughput"}, throughputRound},
+		{[]string{"LabThroughput", "LabRecording"}, throughputRound},
 		{[]string{"CreateCluster", "AddMember", "RemoveFollower", "RollingRestart", "RemoveLeader"}, memberRound},
 		{[]string{"Drill"}, drillRound},
 	}
@@ -50,6 +51,8 @@ type benchmark struct {
 //	LabUp           4 hosts, no etcd
 //	LabThroughput   one acknowledged write over the lab's healthy links; ratio is
 //	                the rate against plain loopback just afterwards
+//	LabRecording    the same with every call and reply written to a file; ratio is
+//	                the rate against plain loopback without that
 //	CreateCluster   from its start to the first acknowledged write of a client
 //	others          the procedure, without the wait for etcd's HealthInterval,
 //	                which is health-wait-s
@@ -203,21 +206,32 @@ func throughputRound(ctx context.Context, b *bench) error {
 		return err
 	}
 	// In turn and twice each, so that a drift of the machine hits both.
-	var there, here throughput
+	var there, recorded, here throughput
 	for turn := range 2 {
 		prefix := fmt.Sprintf("/etcdrill/load/%d/", turn)
-		in, err := measureThroughput(ctx, dial, Endpoints(hosts...), prefix, b.seed, window)
+		in, err := measureThroughput(ctx, dial, Endpoints(hosts...), prefix, b.seed, window, nil)
 		if err != nil {
 			return fmt.Errorf("load on the lab: %w", err)
 		}
-		out, err := measureThroughput(ctx, p.dial, p.endpoints, prefix, b.seed, window)
+		log, err := workload.CreateLog(filepath.Join(dir, fmt.Sprintf("history-%d.jsonl", turn)))
+		if err != nil {
+			return err
+		}
+		taken, err := measureThroughput(ctx, dial, Endpoints(hosts...), "/etcdrill/recorded"+prefix, b.seed, window, log)
+		if err != nil {
+			return fmt.Errorf("recorded load on the lab: %w", err)
+		}
+		out, err := measureThroughput(ctx, p.dial, p.endpoints, prefix, b.seed, window, nil)
 		if err != nil {
 			return fmt.Errorf("load on plain loopback: %w", err)
 		}
-		there, here = there+in/2, here+out/2
+		there, recorded, here = there+in/2, recorded+taken/2, here+out/2
 	}
 	b.line("LabThroughput", result{ops: int(float64(there) * 2 * window.Seconds()), op: time.Duration(float64(time.Second) / float64(there)), metrics: []metric{
 		{"puts/s", float64(there)}, {"plain-puts/s", float64(here)}, {"ratio", float64(there / here)},
+	}})
+	b.line("LabRecording", result{ops: int(float64(recorded) * 2 * window.Seconds()), op: time.Duration(float64(time.Second) / float64(recorded)), metrics: []metric{
+		{"puts/s", float64(recorded)}, {"plain-puts/s", float64(here)}, {"ratio", float64(recorded / here)},
 	}})
 	return nil
 }

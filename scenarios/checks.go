@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
-	"github.com/etcdrill/etcdrill/sop"
+	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
 
@@ -18,8 +18,8 @@ func (e Ending) without(hosts ...string) Ending { e.Without = hosts; return e }
 // and does not disturb them: the member list is without it, writes go on, and
 // the leader is one of those that are meant to be there. Where it is not known
 // to have run, it has to run now.
-func staysApart(name string, runs bool) Check {
-	return Check{Name: "stays-apart", Look: func(ctx context.Context, s *stage) error {
+func staysApart(name string, runs bool) Inspection {
+	return Inspection{Name: "stays-apart", Look: func(ctx context.Context, s *stage) error {
 		// As long as it takes to stand for election several times.
 		const watch = 4 * time.Second
 		if runs {
@@ -73,8 +73,8 @@ func (s *stage) began(ctx context.Context, name string) error {
 	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
 	defer stop()
 	for {
-		f, err := s.rig.Lab.Host(name).Look(ctx, host.Question{Units: []string{sop.Unit}})
-		if u := f.Units[sop.Unit]; err == nil && (u.PID != 0 || u.Exit != 0 || u.Active == "failed") {
+		f, err := s.rig.Lab.Host(name).Look(ctx, host.Question{Units: []string{config.UnitName}})
+		if u := f.Units[config.UnitName]; err == nil && (u.PID != 0 || u.Exit != 0 || u.Active == "failed") {
 			return nil
 		}
 		if pause(ctx, 100*time.Millisecond) != nil {

@@ -126,7 +126,7 @@ func (r *Rig) Command(ctx context.Context, c Command) (Outcome, error) {
 	if c.Inventory == "" {
 		c.Inventory = r.Inventory()
 	}
-	earlier := runsOf(c.state())
+	earlier := runsIn(c.state())
 	o := Outcome{Began: time.Now()}
 	p, err := r.Lab.Exec(ctx, embedded.Admin, append([]string{r.Executable}, c.Args...), r.environment(c), filepath.Dir(c.Inventory), nil, stdout, stderr)
 	if err != nil {
@@ -156,7 +156,7 @@ func (r *Rig) Command(ctx context.Context, c Command) (Outcome, error) {
 	if err := o.read(c.Out); err != nil {
 		return o, err
 	}
-	if run, ok := newRun(c.state(), earlier); ok {
+	if run, ok := newRunIn(c.state(), earlier); ok {
 		o.Journal, err = readJournal(run)
 	}
 	return o, err
@@ -221,7 +221,7 @@ func (r *Rig) attend(ctx context.Context, p *embedded.Process, c Command, earlie
 // its operator is to die.
 func (c Command) reached(earlier []string) bool {
 	k := c.Kill
-	run, ok := newRun(c.state(), earlier)
+	run, ok := newRunIn(c.state(), earlier)
 	if !ok {
 		return false
 	}
@@ -242,8 +242,10 @@ func (o *Outcome) read(out string) error {
 	return nil
 }
 
-// runsOf are the directories of the operators' runs, by time.
-func runsOf(state string) []string {
+// runs are the journals of the operators' runs, by time.
+func (r *Rig) runs() []string { return runsIn(r.State()) }
+
+func runsIn(state string) []string {
 	all, err := filepath.Glob(filepath.Join(state, "runs", "*", "journal.jsonl"))
 	if err != nil {
 		return nil // the pattern is a constant
@@ -254,10 +256,12 @@ func runsOf(state string) []string {
 	})
 }
 
-// newRun is the first that is not among the earlier ones: another operator may
+func (r *Rig) newRun(earlier []string) (string, bool) { return newRunIn(r.State(), earlier) }
+
+// newRunIn is the first that is not among the earlier ones: another operator may
 // have come after it.
-func newRun(state string, earlier []string) (string, bool) {
-	for _, run := range runsOf(state) {
+func newRunIn(state string, earlier []string) (string, bool) {
+	for _, run := range runsIn(state) {
 		if !slices.Contains(earlier, run) {
 			return run, true
 		}

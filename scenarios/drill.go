@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
+	"github.com/etcdrill/etcdrill/lab/workload"
 	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/config"
 )
@@ -81,6 +82,7 @@ type show struct {
 	out     string
 	report  io.Writer
 	quiet   time.Duration
+	profile workload.Profile // of the load
 	rig     RigSpec
 	unknown []string
 	rows    func(ctx context.Context, s *stage) ([]row, error)
@@ -103,7 +105,11 @@ func perform(ctx context.Context, sh show) (Summary, error) {
 		return sum, err
 	}
 	sum.Dir = string(dir)
-	s := &stage{dir: dir, summary: &sum, seed: sh.seed, quiet: sh.quiet}
+	if err := dir.begin(sum); err != nil {
+		sum.blame(Infra, "%v", err)
+		return sum, err
+	}
+	s := &stage{dir: dir, summary: &sum, seed: sh.seed, quiet: sh.quiet, profile: sh.profile}
 	s.tell = func(format string, args ...any) {
 		fmt.Fprintf(sh.report, "%6.1f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
@@ -115,6 +121,9 @@ func perform(ctx context.Context, sh show) (Summary, error) {
 	// What no operator spent is the play's own.
 	sum.Time.Own += max(sum.Seconds-sum.Time.total(), 0)
 	if err := sum.write(); failed == nil {
+		failed = err
+	}
+	if err := dir.keep(s.taken); failed == nil {
 		failed = err
 	}
 	if _, err := io.WriteString(sh.report, "\n"+sum.Text()); failed == nil && err != nil {

@@ -86,7 +86,7 @@ func lastWords(t *testing.T, rig *scenarios.Rig) {
 	t.Helper()
 	const most = 40
 	for _, name := range rig.Lab.Info().Hosts {
-		content, err := os.ReadFile(filepath.Join(rig.Lab.Root(name), "var", "log", "journal-"+sop.Unit+".log"))
+		content, err := os.ReadFile(filepath.Join(rig.Lab.Root(name), "var", "log", "journal-"+config.UnitName+".log"))
 		if err != nil {
 			continue // it has said nothing
 		}
@@ -277,12 +277,12 @@ func (g *ground) once(t *testing.T) *standing {
 // run, speaks no TLS, or hangs.
 func (g *ground) status(t *testing.T, name string) (u host.Unit, st *clientv3.StatusResponse, err error) {
 	t.Helper()
-	facts, err := g.Lab.Host(name).Look(t.Context(), host.Question{Units: []string{sop.Unit}})
+	facts, err := g.Lab.Host(name).Look(t.Context(), host.Question{Units: []string{config.UnitName}})
 	if errors.Is(err, host.ErrUnreachable) {
 		return u, nil, err
 	}
 	require.NoError(t, err)
-	u = facts.Units[sop.Unit]
+	u = facts.Units[config.UnitName]
 	dial, err := g.Dial("client")
 	if err != nil || u.PID == 0 {
 		return u, nil, nil
@@ -454,7 +454,7 @@ func act(t *testing.T, rig *scenarios.Rig, name string, acts ...host.Act) {
 
 func facts(t *testing.T, rig *scenarios.Rig, name string) host.Facts {
 	t.Helper()
-	f, err := rig.Lab.Host(name).Look(t.Context(), host.Question{Units: []string{sop.Unit}, Dirs: []string{config.DefaultDataDir, config.ConfDir, walDir},
+	f, err := rig.Lab.Host(name).Look(t.Context(), host.Question{Units: []string{config.UnitName}, Dirs: []string{config.DefaultDataDir, config.ConfDir, walDir},
 		Files: []string{config.ConfPath, config.EnvPath, config.UnitPath}, Ports: []int{2379, 2380}})
 	require.NoError(t, err)
 	return f
@@ -462,7 +462,7 @@ func facts(t *testing.T, rig *scenarios.Rig, name string) host.Facts {
 
 func unitOf(t *testing.T, rig *scenarios.Rig, name string) host.Unit {
 	t.Helper()
-	return facts(t, rig, name).Units[sop.Unit]
+	return facts(t, rig, name).Units[config.UnitName]
 }
 
 // crash kills a member and sees to it that nothing starts it again: the unit is
@@ -470,7 +470,7 @@ func unitOf(t *testing.T, rig *scenarios.Rig, name string) host.Unit {
 func crash(t *testing.T, rig *scenarios.Rig, name string) {
 	t.Helper()
 	require.NoError(t, rig.Lab.Member(t.Context(), name, syscall.SIGKILL))
-	act(t, rig, name, host.Systemctl{Verb: host.Stop, Unit: sop.Unit})
+	act(t, rig, name, host.Systemctl{Verb: host.Stop, Unit: config.UnitName})
 	require.False(t, unitOf(t, rig, name).Runs())
 }
 
@@ -494,7 +494,7 @@ initial-cluster-token: TOKEN
 		host.WriteFile{Path: config.ConfPath, Content: []byte(conf), Owner: "etcd", Group: "etcd", Mode: 0o644},
 		host.WriteFile{Path: config.UnitPath, Content: config.Unit(config.UnitSpec{DataDir: config.DefaultDataDir}), Owner: "root", Group: "root", Mode: 0o644},
 		host.Systemctl{Verb: host.DaemonReload},
-		host.Systemctl{Verb: host.Start, Unit: sop.Unit})
+		host.Systemctl{Verb: host.Start, Unit: config.UnitName})
 }
 
 // leader is the host whose member leads.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"debug/elf"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+
+	"github.com/etcdrill/etcdrill/lab/container"
 )
 
 // compileMage builds the binary that users have, as the README says: one that
@@ -55,7 +58,14 @@ func TestMage(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
 	testscript.Run(t, testscript.Params{
-		Dir:           "testdata/mage",
+		Dir: "testdata/mage",
+		Condition: func(cond string) (bool, error) {
+			if cond != "docker" {
+				return false, fmt.Errorf("unknown condition %s", cond)
+			}
+			_, err := container.Answers(t.Context())
+			return err == nil, nil
+		},
 		WorkdirRoot:   root,
 		UpdateScripts: false,
 		Setup: func(e *testscript.Env) error {

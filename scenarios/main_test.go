@@ -6,6 +6,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/etcdrill/etcdrill/lab/container"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/scenarios"
 )
@@ -14,6 +15,9 @@ func TestMain(m *testing.M) {
 	embedded.Main(os.Args)
 	play(os.Args)
 	flag.Parse()
+	for name, value := range container.Environment() {
+		os.Setenv(name, value)
+	}
 	if err := manyLabs(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)

@@ -67,8 +67,8 @@ func TestGrowAndShrink(t *testing.T) {
 		res := done(t, rig, sop.AddMember{Host: back})
 		require.Equal(t, sorted([]string{last[0], back}), voters(res.View))
 		f := facts(t, rig, back)
-		require.True(t, f.Units[sop.Unit].Runs())
-		require.Equal(t, "enabled", f.Units[sop.Unit].Enabled)
+		require.True(t, f.Units[config.UnitName].Runs())
+		require.Equal(t, "enabled", f.Units[config.UnitName].Enabled)
 		require.NotEmpty(t, f.Dirs[config.DefaultDataDir].Aside, "what was set aside stays")
 		requireConsistent(t, rig)
 	})
@@ -109,7 +109,7 @@ func TestRemoveTheDead(t *testing.T) {
 		require.Contains(t, r.Hint, "purgeHost "+h13)
 		done(t, rig, sop.PurgeHost{Host: h13})
 		f := facts(t, rig, h13)
-		require.False(t, f.Units[sop.Unit].Runs())
+		require.False(t, f.Units[config.UnitName].Runs())
 		require.Empty(t, f.Dirs[config.DefaultDataDir].Entries)
 		require.Empty(t, f.Dirs[config.ConfDir].Entries)
 	})
@@ -175,10 +175,10 @@ func TestAddToAQuietCluster(t *testing.T) {
 func requireRetired(t *testing.T, rig *scenarios.Rig, name string) {
 	t.Helper()
 	f := facts(t, rig, name)
-	u := f.Units[sop.Unit]
-	require.False(t, u.Runs(), "%s on %s is %s", sop.Unit, name, u.Active)
+	u := f.Units[config.UnitName]
+	require.False(t, u.Runs(), "%s on %s is %s", config.UnitName, name, u.Active)
 	require.Equal(t, "masked", u.Load)
-	err := rig.Lab.Host(name).Do(t.Context(), host.Systemctl{Verb: host.Start, Unit: sop.Unit})
+	err := rig.Lab.Host(name).Do(t.Context(), host.Systemctl{Verb: host.Start, Unit: config.UnitName})
 	require.Error(t, err, "nobody starts it again, nor does a boot")
 	d := f.Dirs[config.DefaultDataDir]
 	require.Empty(t, d.Entries)

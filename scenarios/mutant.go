@@ -337,7 +337,7 @@ func portsOnly(v sop.View) sop.View {
 	v.Hosts = slices.Clone(v.Hosts)
 	for i := range v.Hosts {
 		h := &v.Hosts[i]
-		if u := h.Facts.Units[sop.Unit]; u.PID != 0 {
+		if u := h.Facts.Units[config.UnitName]; u.PID != 0 {
 			continue
 		}
 		dirs := map[string]host.Dir{}
@@ -348,7 +348,7 @@ func portsOnly(v sop.View) sop.View {
 		h.Facts.Dirs = dirs
 		units := map[string]host.Unit{}
 		for name, u := range h.Facts.Units {
-			if name == sop.Unit {
+			if name == config.UnitName {
 				u.Active, u.Sub = "inactive", "dead"
 			}
 			units[name] = u

@@ -125,9 +125,9 @@ func (p *plain) close() {
 type throughput float64 // puts per second
 
 // measureThroughput puts a load on endpoints for a while. With no reads every
-// acknowledged call is a write.
-func measureThroughput(ctx context.Context, dial workload.Dial, endpoints []string, prefix string, seed int64, d time.Duration) (throughput, error) {
-	load, err := workload.Start(ctx, workload.Spec{Seed: seed, Prefix: prefix, Reads: -1, Endpoints: workload.Fixed(endpoints...), Dial: dial}, nil)
+// acknowledged call is a write. The log is nil for a load in memory.
+func measureThroughput(ctx context.Context, dial workload.Dial, endpoints []string, prefix string, seed int64, d time.Duration, log *workload.Log) (throughput, error) {
+	load, err := workload.Start(ctx, workload.Spec{Seed: seed, Prefix: prefix, Profile: workload.Profile{Mix: workload.Mix{Put: 1}}, Endpoints: workload.Fixed(endpoints...), Dial: dial}, log)
 	if err != nil {
 		return 0, err
 	}

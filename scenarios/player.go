@@ -152,7 +152,7 @@ func (s Start) inventory() ([]byte, []string) {
 // rows are the commands of the scenario, in turn.
 func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 	sc := p.sc
-	s.clients = loadOfScenario
+	s.profile.Clients = loadOfScenario
 	s.env = map[string]string{}
 	if sc.Mutant != "" {
 		s.env["ETCDRILL_MUTANT"] = sc.Mutant
@@ -203,7 +203,7 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 		away := strings.HasPrefix(c, elsewhere)
 		c = strings.TrimPrefix(c, elsewhere)
 		r := row{command: c, name: name, loaded: loaded}
-		if c == again { // to the letter: the leader may be another one by now
+		if c == sameAgain { // to the letter: the leader may be another one by now
 			r.command, r.say = "", func() []string { return typedArgs }
 		}
 		if away {
@@ -290,7 +290,7 @@ func (p *player) rest(ctx context.Context, s *stage, _ Outcome) error {
 			s.summary.blame(Violation, "what is left is not what an undisturbed operator leaves: %s", strings.Join(lines[:min(len(lines), 8)], "; "))
 		}
 	}
-	checks := p.sc.Checks
+	checks := p.sc.Inspections
 	if len(s.intended) > 0 {
 		checks = append(standing(), checks...)
 	}

@@ -79,9 +79,9 @@ func TestRefusedNewcomers(t *testing.T) {
 
 	chain(t, "add host that runs another etcd, its data elsewhere", func(t *testing.T) {
 		g.change(func() {
-			act(t, rig, h14, host.Systemctl{Verb: host.Stop, Unit: sop.Unit}, host.Delete{Path: config.DefaultDataDir}, host.MakeDir{Path: "/data/other", Owner: "etcd", Group: "etcd", Mode: 0o700})
+			act(t, rig, h14, host.Systemctl{Verb: host.Stop, Unit: config.UnitName}, host.Delete{Path: config.DefaultDataDir}, host.MakeDir{Path: "/data/other", Owner: "etcd", Group: "etcd", Mode: 0o700})
 			conf := strings.Replace(string(facts(t, rig, h14).Files[config.ConfPath].Content), "/data/etcd", "/data/other", 1)
-			act(t, rig, h14, host.WriteFile{Path: config.ConfPath, Content: []byte(conf), Owner: "etcd", Group: "etcd", Mode: 0o644}, host.Systemctl{Verb: host.Start, Unit: sop.Unit})
+			act(t, rig, h14, host.WriteFile{Path: config.ConfPath, Content: []byte(conf), Owner: "etcd", Group: "etcd", Mode: 0o644}, host.Systemctl{Verb: host.Start, Unit: config.UnitName})
 		})
 		r := g.refused(t, sop.AddMember{Host: h14}, "blank-host")
 		require.Contains(t, r.Found, "etcd.service is active there")
@@ -471,7 +471,7 @@ func TestAlarms(t *testing.T) {
 		small := strings.Replace(conf, fmt.Sprint(quota), fmt.Sprint(1<<20), 1)
 		require.NotEqual(t, conf, small)
 		act(t, rig, h13, host.WriteFile{Path: config.ConfPath, Content: []byte(small), Owner: "etcd", Group: "etcd", Mode: 0o644},
-			host.Systemctl{Verb: host.Restart, Unit: sop.Unit})
+			host.Systemctl{Verb: host.Restart, Unit: config.UnitName})
 		g.ask(t, []string{h10, h11, h12}, func(ctx context.Context, c *clientv3.Client) {
 			eventually(t, "the learner raises the alarm", func() bool {
 				_, err := c.Put(ctx, "/any", "x")
@@ -532,7 +532,7 @@ func TestTwoClusters(t *testing.T) {
 	}
 	act(t, rig, h12, host.Delete{Path: config.DefaultDataDir}, host.MakeDir{Path: config.DefaultDataDir, Owner: "etcd", Group: "etcd", Mode: 0o700},
 		host.WriteFile{Path: config.ConfPath, Content: []byte(strings.Join(alone, "\n")), Owner: "etcd", Group: "etcd", Mode: 0o644},
-		host.Systemctl{Verb: host.Start, Unit: sop.Unit})
+		host.Systemctl{Verb: host.Start, Unit: config.UnitName})
 	eventually(t, "two clusters answer", func() bool {
 		ids := map[uint64]bool{}
 		for _, l := range observe(t, rig).Looks {

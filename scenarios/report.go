@@ -41,6 +41,7 @@ func (s *Summary) Text() string {
 	for _, f := range s.Checks {
 		fmt.Fprintf(&b, "  %-20s %s\n", f.Checker, f.Verdict)
 	}
+	b.WriteString(s.Database.text())
 	b.WriteString(s.where())
 	if s.Verdict != Pass {
 		b.WriteString(s.trouble())
@@ -49,6 +50,21 @@ func (s *Summary) Text() string {
 		b.WriteString(fold("not seen: ", u))
 	}
 	fmt.Fprintf(&b, "etcd %s, seed %d\n%s\n", s.EtcdVersion, s.Seed, s.Dir)
+	return b.String()
+}
+
+// text tells what became of PostgreSQL.
+func (d *Database) text() string {
+	if d == nil {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%-32s %7s %7s %7s %9s\n", "POSTGRESQL DURING", "GAP ms", "QUIET", "ROWS", "NO VIP ms")
+	for _, p := range d.Procedures {
+		fmt.Fprintf(&b, "%-32s %7.0f %7.0f %7d %9.1f\n", clip(p.Name, 32), p.MaxWriteGapMS, p.QuietGapMS, p.AckedRows, p.VIPGoneMS)
+	}
+	b.WriteString(fold("", fmt.Sprintf("primary %s on timeline %d: %d acknowledged rows, %d lost, longest gap %.0f ms; the VIP was gone %d times, for %.1f ms in all, and on two machines for %.1f ms",
+		d.Primary, d.Timeline, d.AckedRows, d.LostRows, d.MaxWriteGapMS, d.VIPGoneTimes, d.VIPGoneMS, d.VIPTwiceMS)))
 	return b.String()
 }
 

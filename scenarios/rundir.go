@@ -15,9 +15,12 @@ import (
 
 // A runDir keeps what was seen in a run:
 //
+//	run.json          what run it is; there from the start
 //	journal.jsonl     the journals of all operators, one after the other
 //	history.jsonl     what the load's clients saw
+//	events.jsonl      what a member says happened to the load's keys
 //	summary.json      see Summary
+//	evidence.json     what the members said in the end, and the rest that Check needs
 //	operators/        what each operator said: <n>-<verb>.out and .err
 //	members/          what each host's services said: <host>.log
 //
@@ -66,7 +69,7 @@ func (d runDir) path(elements ...string) string {
 
 // journal appends an operator's journal.
 func (d runDir) journal(records []sop.Record) error {
-	f, err := os.OpenFile(d.path("journal.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(d.path(journalFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("keep journal: %w", err)
 	}

@@ -177,8 +177,8 @@ func TestSafeguardTable(t *testing.T) {
 		require.Greater(t, len(snapshots(t, rig)), len(before), "there was a quorum, so what was there was saved")
 		for _, name := range hosts {
 			f := facts(t, rig, name)
-			require.False(t, f.Units[sop.Unit].Runs())
-			require.NotEqual(t, "enabled", f.Units[sop.Unit].Enabled)
+			require.False(t, f.Units[config.UnitName].Runs())
+			require.NotEqual(t, "enabled", f.Units[config.UnitName].Enabled)
 			d := f.Dirs[config.DefaultDataDir]
 			require.Empty(t, d.Entries)
 			require.Len(t, d.Aside, 2)
@@ -202,7 +202,7 @@ func TestSafeguardTable(t *testing.T) {
 		done(t, rig, sop.PurgeCluster{})
 		for _, name := range hosts {
 			f := facts(t, rig, name)
-			require.False(t, f.Units[sop.Unit].Runs())
+			require.False(t, f.Units[config.UnitName].Runs())
 			for _, dir := range []string{config.DefaultDataDir, config.ConfDir} {
 				require.Empty(t, f.Dirs[dir].Entries)
 				require.Empty(t, f.Dirs[dir].Aside)

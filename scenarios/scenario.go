@@ -24,10 +24,10 @@ type Scenario struct {
 	Start  Start
 	// Procedure is what the operator types. LEADER, FOLLOWER, CLUSTERID,
 	// CONSENT and DIR/ stand for what they are at that moment.
-	Procedure string
-	Strikes   []Strike
-	Ending    Ending
-	Checks    []Check
+	Procedure   string
+	Strikes     []Strike
+	Ending      Ending
+	Inspections []Inspection
 	// Quiet has no clients write meanwhile: where every byte is watched, or
 	// where there is no cluster.
 	Quiet bool
@@ -169,7 +169,7 @@ func refuses(safeguard string) Ending {
 }
 
 // resumes: the operator dies, and the same command, typed again, is done.
-func resumes() Ending { return Ending{Killed: true, Then: []string{again}} }
+func resumes() Ending { return Ending{Killed: true, Then: []string{sameAgain}} }
 
 // stops: the procedure stops after a change, and says so; then these commands
 // succeed.
@@ -183,7 +183,7 @@ func survives(then ...string) Ending { return Ending{Statuses: []int{0, 1, 3, 4,
 func (e Ending) then(commands ...string) Ending { e.Then = commands; return e }
 
 const (
-	again     = "AGAIN"
+	sameAgain = "AGAIN"
 	elsewhere = "ELSEWHERE "
 )
 
@@ -211,9 +211,9 @@ func (e Ending) String() string {
 	return s
 }
 
-// A Check is looked at when all commands of a scenario have ended and the
+// An Inspection is looked at when all commands of a scenario have ended and the
 // cluster has come to rest.
-type Check struct {
+type Inspection struct {
 	Name string
 	Look func(ctx context.Context, s *stage) error
 }
@@ -248,7 +248,7 @@ func (s Scenario) Check() error {
 		bad("%w", err)
 	}
 	for _, c := range append(slices.Clone(s.Start.Before), s.Ending.Then...) {
-		if c = strings.TrimPrefix(c, elsewhere); c != again {
+		if c = strings.TrimPrefix(c, elsewhere); c != sameAgain {
 			if err := typed(c); err != nil {
 				bad("%w", err)
 			}

@@ -212,7 +212,7 @@ func TestMutantsForgetWhatThereIs(t *testing.T) {
 
 func TestShrink(t *testing.T) {
 	noise := fault.Pause(fault.Follower)
-	s := Scenario{Name: "x", Procedure: addSpare, Ending: survives(again, "restart"), Start: Start{Spares: 1, Before: []string{"restart", "reloadConfig"}},
+	s := Scenario{Name: "x", Procedure: addSpare, Ending: survives(sameAgain, "restart"), Start: Start{Spares: 1, Before: []string{"restart", "reloadConfig"}},
 		Strikes: []Strike{from(noise), at(before("start etcd"), fault.Kill(fault.Leader)), from(noise), at(before("promote to voter"), fault.KillOperator()), from(noise)}}
 	played := 0
 	needs := func(s Scenario, f fault.Fault) bool {
@@ -270,12 +270,12 @@ func TestPointsOfASweep(t *testing.T) {
 	require.Equal(t, "sweep-add.write-ca-crt.answered.2", points[14].Name)
 	for _, p := range points {
 		require.Nil(t, p.Sweep)
-		require.Equal(t, []string{again}, p.Ending.Then)
+		require.Equal(t, []string{sameAgain}, p.Ending.Then)
 	}
 	row.Sweep = &Sweep{Points: 4, Elsewhere: true}
 	some := row.points(base, 1)
 	require.Len(t, some, 4)
-	require.Equal(t, []string{elsewhere + again}, some[0].Ending.Then)
+	require.Equal(t, []string{elsewhere + sameAgain}, some[0].Ending.Then)
 	for i, p := range row.points(base, 1) {
 		require.Equal(t, some[i].Name, p.Name, "the same seed, the same sample")
 	}

@@ -57,6 +57,11 @@ type row struct {
 	// when it has ended.
 	begin, end func(ctx context.Context, args []string) error
 	inventory  string // of another admin host
+	// audited looks at every byte before and after, and leaves it to the checkers
+	// to say what may differ.
+	audited bool
+	// budget is what it may cost the clients; zero is no limit.
+	budget check.Budget
 	// check looks closer at what came of it.
 	check func(ctx context.Context, s *stage, o Outcome) error
 }
@@ -78,11 +83,12 @@ type stage struct {
 	absent []string
 	// env is what operators get beside what every operator gets.
 	env     map[string]string
-	clients int // of the load; 0 is as many as a load has
+	profile workload.Profile // of the load
 
 	load    *workload.Load
 	history *workload.History
 	lost    []workload.Op
+	taken   check.Evidence // when the load had ended
 	played  []played
 	changed time.Time // when a member was last changed
 
@@ -100,6 +106,9 @@ type played struct {
 	verdict Verdict
 	reason  string
 	other   Spent // of the time around it
+
+	before, after []string // who was to be a member
+	audit         *check.Audit
 }
 
 // play plays rows in turn. After the first that does not pass, the others are
@@ -127,6 +136,9 @@ func (s *stage) play(ctx context.Context, rows []row) {
 		}
 	}
 	s.judge(ctx)
+	if ctx.Err() == nil {
+		s.judgeOperators(ctx)
+	}
 }
 
 // causeOf is the verdict of a failure: nobody can tell where it was the
@@ -191,7 +203,7 @@ func (s *stage) perform(ctx context.Context, n int, r row) played {
 	if err != nil {
 		return end(s.causeOf(ctx, Unknown), "%v", err)
 	}
-	p.args = args
+	p.args, p.before, p.after = args, slices.Clone(s.intended), slices.Clone(s.intended)
 	p.out = filepath.Join("operators", fmt.Sprintf("%02d-%s", n, args[0]))
 	s.tell("%s", r.title())
 	if s.load != nil {
@@ -202,9 +214,12 @@ func (s *stage) perform(ctx context.Context, n int, r row) played {
 			return end(s.causeOf(ctx, strikeVerdict(err)), "%v", err)
 		}
 	}
-	if r.untouched {
+	switch {
+	case r.untouched:
 		p.outcome, err = s.untouched(ctx, &p)
-	} else {
+	case r.audited:
+		p.outcome, err = s.audited(ctx, &p)
+	default:
 		p.outcome, err = s.operator(ctx, &p)
 	}
 	if r.end != nil {
@@ -219,6 +234,7 @@ func (s *stage) perform(ctx context.Context, n int, r row) played {
 		return p
 	}
 	s.follow(p)
+	p.after = slices.Clone(s.intended)
 	if r.check != nil {
 		if err := r.check(ctx, s, p.outcome); err != nil {
 			return end(s.causeOf(ctx, Violation), "%v", err)
@@ -317,6 +333,7 @@ func (s *stage) untouched(ctx context.Context, p *played) (o Outcome, err error)
 		if err != nil {
 			return o, err
 		}
+		p.audit = auditOf(before, after)
 		diff := machine.DiffFingerprints(before, after)
 		etcdsOwn := !slices.ContainsFunc(diff, func(line string) bool { return !strings.Contains(line, "/member/") })
 		if len(diff) == 0 || !etcdsOwn || try == tries {
@@ -327,6 +344,24 @@ func (s *stage) untouched(ctx context.Context, p *played) (o Outcome, err error)
 			return o, nil
 		}
 	}
+}
+
+// audited runs a row's operator between two looks at every byte, whatever else
+// writes meanwhile.
+func (s *stage) audited(ctx context.Context, p *played) (Outcome, error) {
+	before, err := s.fingerprint(false)
+	if err != nil {
+		return Outcome{}, err
+	}
+	o, err := s.operator(ctx, p)
+	if err != nil {
+		return o, err
+	}
+	after, err := s.fingerprint(false)
+	if err == nil {
+		p.audit = auditOf(before, after)
+	}
+	return o, err
 }
 
 // fingerprint looks at every byte. The look before is good enough where it may
@@ -576,11 +611,11 @@ func (s *stage) startLoad(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("give the load a certificate: %w", err)
 	}
-	log, err := workload.CreateLog(s.dir.path("history.jsonl"))
+	log, err := workload.CreateLog(s.dir.path(historyFile))
 	if err != nil {
 		return err
 	}
-	s.load, err = workload.Start(ctx, workload.Spec{Clients: s.clients, Seed: s.seed, Prefix: loadPrefix, Endpoints: s.endpoints, Dial: dial}, log)
+	s.load, err = workload.Start(ctx, workload.Spec{Profile: s.profile, Seed: s.seed, Prefix: loadPrefix, Endpoints: s.endpoints, Dial: dial}, log)
 	return err
 }
 
@@ -626,7 +661,8 @@ func (s *stage) judge(ctx context.Context) {
 		s.summary.blame(s.causeOf(ctx, Unknown), "%v", err)
 		return
 	}
-	s.findings(ctx, evidence, check.All()...)
+	s.taken = evidence
+	s.findings(ctx, evidence, check.ForLoad(evidence)...)
 	s.listed()
 }
 
@@ -636,7 +672,7 @@ func (s *stage) evidence(ctx context.Context) (check.Evidence, error) {
 	if err != nil {
 		return check.Evidence{}, err
 	}
-	q := check.Query{Dial: dial, History: s.history, Hash: true}
+	q := check.Query{Dial: dial, History: s.history, Log: true, Hash: true}
 	for _, h := range s.intended {
 		client, err := s.rig.clientURL(h)
 		if err != nil {
@@ -657,11 +693,13 @@ func (s *stage) findings(ctx context.Context, e check.Evidence, checkers ...chec
 		found := Finding{Checker: f.Checker, Verdict: Verdict(f.Verdict)}
 		if f.Err != nil {
 			found.Reason = f.Err.Error()
-			s.summary.blame(found.Verdict, "%s: %v", f.Checker, f.Err)
+			s.summary.blamed(found)
 		}
 		s.summary.Checks = append(s.summary.Checks, found)
+		if lost := (*check.LostError)(nil); errors.As(f.Err, &lost) {
+			s.lost = lost.Writes
+		}
 	}
-	s.lost, _ = check.Lost(e) // its error is a checker's already
 }
 
 // listed checks that the inventory lists who is to be a member.
@@ -674,7 +712,7 @@ func (s *stage) listed() {
 	}
 	if err != nil {
 		found.Verdict, found.Reason = Violation, err.Error()
-		s.summary.blame(Violation, "%s: %v", found.Checker, err)
+		s.summary.blamed(found)
 	}
 	s.summary.Checks = append(s.summary.Checks, found)
 }

@@ -27,7 +27,7 @@ func TestFindings(t *testing.T) {
 	require.NoError(t, pause(t.Context(), 300*time.Millisecond))
 	history, err := load.Stop()
 	require.NoError(t, err)
-	evidence, err := check.Collect(t.Context(), check.Query{Endpoints: c.Endpoints(), Dial: dial, History: history, Intended: c.PeerURLs(), Hash: true})
+	evidence, err := check.Collect(t.Context(), check.Query{Endpoints: c.Endpoints(), Dial: dial, History: history, Intended: c.PeerURLs(), Log: true, Hash: true})
 	require.NoError(t, err)
 
 	for name, tt := range map[string]struct {
@@ -65,7 +65,7 @@ func TestFindings(t *testing.T) {
 			}
 			tt.spoil(&e)
 			s := &stage{summary: &Summary{Verdict: Pass}, history: e.History}
-			s.findings(t.Context(), e)
+			s.findings(t.Context(), e, check.ForLoad(e)...)
 			s.account()
 			require.Equal(t, tt.want, s.summary.Verdict, "%v", s.summary.Reasons)
 			require.Equal(t, tt.lost, s.summary.LostWrites > 0)

@@ -1,9 +1,7 @@
 package scenarios
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -46,11 +44,37 @@ type Summary struct {
 	Seconds float64   `json:"seconds"`
 	Time    Spent     `json:"time"` // of all of it
 	Checks  []Finding `json:"checks"`
-	// Reasons say why it did not pass.
-	Reasons []string `json:"reasons,omitempty"`
+	// Reasons say why it did not pass. Blamed are the same, each with what it did
+	// to the verdict and, where it was one, the checker that found it.
+	Reasons []string  `json:"reasons,omitempty"`
+	Blamed  []Finding `json:"blamed,omitempty"`
 	// Unknown is what this lab cannot know of production.
 	Unknown []string `json:"unknown"`
 	Dir     string   `json:"dir"`
+	// Database is what became of a PostgreSQL cluster; nil where there was none.
+	Database *Database `json:"database,omitempty"`
+}
+
+// A Database is a PostgreSQL cluster whose etcd was worked on.
+type Database struct {
+	Primary       string           `json:"primary"` // instance, in the end
+	Timeline      int              `json:"timeline"`
+	AckedRows     int              `json:"acked_rows"`
+	LostRows      int              `json:"lost_rows"` // on the primary
+	MaxWriteGapMS float64          `json:"max_write_gap_ms"`
+	VIPGoneMS     float64          `json:"vip_gone_ms"` // on no machine, in all
+	VIPGoneTimes  int              `json:"vip_gone_times"`
+	VIPTwiceMS    float64          `json:"vip_twice_ms"` // on two machines
+	Procedures    []DatabaseImpact `json:"procedures"`
+}
+
+// A DatabaseImpact is what PostgreSQL's clients saw of one procedure.
+type DatabaseImpact struct {
+	Name          string  `json:"name"`
+	MaxWriteGapMS float64 `json:"max_write_gap_ms"`
+	QuietGapMS    float64 `json:"quiet_gap_ms"`
+	AckedRows     int     `json:"acked_rows"`
+	VIPGoneMS     float64 `json:"vip_gone_ms"`
 }
 
 // A Procedure is one operator in a Summary.
@@ -111,27 +135,29 @@ func (s Spent) plus(o Spent) Spent {
 
 // A Finding is what one checker found.
 type Finding struct {
-	Checker string  `json:"checker"`
+	Checker string  `json:"checker,omitempty"`
 	Verdict Verdict `json:"verdict"`
 	Reason  string  `json:"reason,omitempty"`
 }
 
 // blame makes a summary fail, and says why.
 func (s *Summary) blame(v Verdict, format string, args ...any) {
-	s.Verdict = worse(s.Verdict, v)
-	s.Reasons = append(s.Reasons, fmt.Sprintf(format, args...))
+	s.blamed(Finding{Verdict: v, Reason: fmt.Sprintf(format, args...)})
+}
+
+// blamed is blame for what a checker found.
+func (s *Summary) blamed(f Finding) {
+	s.Verdict = worse(s.Verdict, f.Verdict)
+	s.Blamed = append(s.Blamed, f)
+	if f.Checker != "" {
+		f.Reason = f.Checker + ": " + f.Reason
+	}
+	s.Reasons = append(s.Reasons, f.Reason)
 }
 
 // write puts the summary into its directory.
 func (s *Summary) write() error {
-	b, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write summary: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(s.Dir, "summary.json"), append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write summary: %w", err)
-	}
-	return nil
+	return writeJSON(filepath.Join(s.Dir, summaryFile), s)
 }
 
 func seconds(d time.Duration) float64 {

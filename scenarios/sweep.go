@@ -87,7 +87,7 @@ func (s Scenario) points(base Result, seed int64) []Scenario {
 		k.Strikes = append(slices.Clone(s.Strikes), Strike{At: a, Fault: fault.KillOperator()})
 		k.Ending = resumes()
 		if s.Sweep.Elsewhere {
-			k.Ending = resumes().then(elsewhere + again)
+			k.Ending = resumes().then(elsewhere + sameAgain)
 		}
 		all = append(all, k)
 	}
@@ -171,11 +171,11 @@ func (s *stage) remains(ctx context.Context) (map[string]string, error) {
 
 // remainsOf adds what is left on one host.
 func (s *stage) remainsOf(ctx context.Context, name string, all map[string]string) error {
-	f, err := s.rig.Lab.Host(name).Look(ctx, host.Question{Units: []string{sop.Unit}})
+	f, err := s.rig.Lab.Host(name).Look(ctx, host.Question{Units: []string{config.UnitName}})
 	if err != nil {
 		return err
 	}
-	u := f.Units[sop.Unit]
+	u := f.Units[config.UnitName]
 	all["unit "+name] = fmt.Sprintln(u.Load, u.Active, u.Sub, u.Enabled, u.Stale)
 	root := s.rig.Lab.Root(name)
 	prints, err := machine.Fingerprint(root)

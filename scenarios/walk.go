@@ -82,7 +82,7 @@ func draw(seed int64, n int) Scenario {
 		}
 		sc.Strikes = append(sc.Strikes, Strike{At: moment, Fault: f, For: time.Second + time.Duration(random.IntN(2000))*time.Millisecond})
 	}
-	sc.Ending = survives(again)
+	sc.Ending = survives(sameAgain)
 	if random.IntN(2) == 0 {
 		moment := moments[random.IntN(len(moments))](steps[random.IntN(len(steps))])
 		sc.Strikes = append(sc.Strikes, Strike{At: moment, Fault: fault.KillOperator()})

@@ -15,7 +15,6 @@ import (
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/workload"
-	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -225,7 +224,7 @@ func learnerAnswers(ctx context.Context, s *stage, _ Moment, subject string) err
 // runsStill: the member that is to go runs with its data until it is off the
 // list.
 func runsStill(ctx context.Context, s *stage, _ Moment, subject string) error {
-	f, err := s.rig.Lab.Host(subject).Look(ctx, host.Question{Units: []string{sop.Unit}, Dirs: []string{config.DefaultDataDir}})
+	f, err := s.rig.Lab.Host(subject).Look(ctx, host.Question{Units: []string{config.UnitName}, Dirs: []string{config.DefaultDataDir}})
 	if errors.Is(err, host.ErrUnreachable) {
 		return nil
 	}
@@ -235,7 +234,7 @@ func runsStill(ctx context.Context, s *stage, _ Moment, subject string) error {
 	if !f.Dirs[config.DefaultDataDir].WAL {
 		return fmt.Errorf("the data of %s was moved away before it was removed from the cluster", subject)
 	}
-	if !f.Units[sop.Unit].Runs() {
+	if !f.Units[config.UnitName].Runs() {
 		return fmt.Errorf("etcd on %s was stopped before it was removed from the cluster", subject)
 	}
 	return nil
@@ -274,8 +273,8 @@ func allAnswer(ctx context.Context, s *stage, _ Moment, _ string) error {
 // --- what is looked at in the end, of every scenario that has members ---
 
 // standing checks look at every member's host.
-func standing() []Check {
-	return []Check{
+func standing() []Inspection {
+	return []Inspection{
 		{"starts-at-boot", startsAtBoot},
 		{"same-quota", sameQuota},
 		{"no-drop-in", noDropIn},
@@ -285,12 +284,12 @@ func standing() []Check {
 
 func startsAtBoot(ctx context.Context, s *stage) error {
 	for _, h := range s.intended {
-		f, err := s.rig.Lab.Host(h).Look(ctx, host.Question{Units: []string{sop.Unit}})
+		f, err := s.rig.Lab.Host(h).Look(ctx, host.Question{Units: []string{config.UnitName}})
 		if err != nil {
 			return err
 		}
-		if e := f.Units[sop.Unit].Enabled; e != "enabled" {
-			return fmt.Errorf("%s is %q on %s: it would not come back after a reboot", sop.Unit, e, h)
+		if e := f.Units[config.UnitName].Enabled; e != "enabled" {
+			return fmt.Errorf("%s is %q on %s: it would not come back after a reboot", config.UnitName, e, h)
 		}
 	}
 	return nil

@@ -63,6 +63,15 @@ type Install struct {
 	File  File
 	State string // of File Conf: new or existing
 	Token string // of File Conf, when the cluster is new
+	At    string // path, where it is not the file's own
+}
+
+// path is where the file stands.
+func (a Install) path() string {
+	if a.At != "" {
+		return a.At
+	}
+	return a.File.Path()
 }
 
 // A File is one of those that a procedure puts on a host.
@@ -246,11 +255,11 @@ func (a Remember) String() string {
 // ByHand implements Act.
 func (a Remember) ByHand(View) []string { return nil }
 
-func (a Install) String() string { return fmt.Sprintf("write %s on %s", a.File.Path(), a.Host) }
+func (a Install) String() string { return fmt.Sprintf("write %s on %s", a.path(), a.Host) }
 
 // ByHand implements Act.
-func (a Install) ByHand(View) []string {
-	o := a.File.owned()
+func (a Install) ByHand(v View) []string {
+	o := v.owned(a.File)
 	line := fmt.Sprintf("install -o %s -g %s -m %04o NEW %s", o.Owner, o.Group, o.Mode, o.Path)
 	if a.File == Conf {
 		line += "   # initial-cluster-state: " + a.State

@@ -37,7 +37,7 @@ func (p AddMember) Refuses(v View) error {
 // Plan implements Procedure.
 func (p AddMember) Plan(v View) (Plan, error) {
 	if err := validHost(p.Host); err != nil {
-		return Plan{}, refuse("valid-host", p.Host, "name the host as in the inventory, by its IP address", "%v", err)
+		return Plan{}, refuse("valid-host", p.Host, "name the host as in the inventory", "%v", err)
 	}
 	if !v.Exists() {
 		return Plan{}, v.nobody("look at it with: status; a cluster that is not there is made by createCluster")
@@ -47,7 +47,7 @@ func (p AddMember) Plan(v View) (Plan, error) {
 	plan := Plan{
 		Needs: slices.Concat(clusterNeeds(h), []Safeguard{
 			inventoryWritable(), reachable(h), installable(h), versionFits(h), blankHost(h), quotaFits(h),
-			roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
+			certificatesGiven(h), roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
 		}, membersReachable(v, h), refs.needs),
 		Warnings: refs.warnings(),
 		Subject:  h,
@@ -67,11 +67,14 @@ func (p AddMember) Plan(v View) (Plan, error) {
 				{Title: "wait until caught up", Host: h, Until: caughtUp(h), Patience: CatchUp, Etcd: true},
 				{Title: "promote to voter", Act: Promote{h}, Until: votes(h), Etcd: true,
 					Needs: changeNeeds(h, everyVoterAnswers(), canPromote(h), aliveNow(h), reachesBack(h))},
-				removeFile(h, config.JoinDropInPath, "remove the join drop-in"),
+				removeFile(h, v.layout().JoinDropInPath(), "remove the join drop-in"),
 				daemonReload(h),
 			}},
 			{"reload references", refs.steps()},
 		},
+	}
+	if v.layout().Form == config.Env {
+		plan.Needs = append(plan.Needs, plainUnit(h))
 	}
 	if _, in := v.At(h); in && len(v.Learners()) == 0 {
 		return plan.ifOpen(v), nil
@@ -89,17 +92,17 @@ func (p AddMember) Plan(v View) (Plan, error) {
 func (p AddMember) start(v View) []Step {
 	h := p.Host
 	steps := prepare(v, h)
-	conf := Install{Host: h, File: Conf, State: "existing"}
+	conf := Install{Host: h, File: Conf, State: "existing", At: v.at(Conf)}
 	// Once it votes its etcd.conf is one of the references.
 	voter := func(v View) error { return votes(h)(v) }
 	return append(steps,
 		Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(voter, inPlace(conf))},
-		Step{Title: "lift the start timeout while it joins", Host: h, Act: On{h, host.MakeDir{Path: config.JoinDropInDir, Owner: "root", Group: "root", Mode: 0o755}},
-			Until: either(voter, hasDir(h, config.OwnedFile{Path: config.JoinDropInDir, Owner: "root", Group: "root", Mode: 0o755}))},
-		Step{Title: "write the join drop-in", Host: h, Act: Install{Host: h, File: JoinDropIn}, Until: either(voter, inPlace(Install{Host: h, File: JoinDropIn}))},
+		Step{Title: "lift the start timeout while it joins", Host: h, Act: On{h, host.MakeDir{Path: v.layout().JoinDropInDir(), Owner: "root", Group: "root", Mode: 0o755}},
+			Until: either(voter, hasDir(h, config.OwnedFile{Path: v.layout().JoinDropInDir(), Owner: "root", Group: "root", Mode: 0o755}))},
+		Step{Title: "write the join drop-in", Host: h, Act: Install{Host: h, File: JoinDropIn, At: v.at(JoinDropIn)}, Until: either(voter, inPlace(Install{Host: h, File: JoinDropIn, At: v.at(JoinDropIn)}))},
 		daemonReload(h),
-		enable(h),
-		startUnit(h, blankHost(h), peersReach(h)),
+		enable(v, h),
+		startUnit(v, h, blankHost(h), peersReach(h)),
 		// A learner that was fed by a snapshot takes itself for far behind, and does
 		// not begin to serve, until it has applied an entry after it: on a quiet
 		// cluster that never comes by itself.

@@ -187,7 +187,7 @@ func (v View) uptime(name string) (time.Duration, bool) {
 	if !ok || !h.Reachable() {
 		return 0, false
 	}
-	u := h.Facts.Units[Unit]
+	u := h.Facts.Units[v.unit()]
 	if u.Since.IsZero() || u.PID == 0 {
 		return 0, false
 	}
@@ -218,7 +218,7 @@ func startedAfter(name string, t time.Time) Condition {
 		if err != nil {
 			return err
 		}
-		u := h.Units[Unit]
+		u := h.Units[v.unit()]
 		hv, _ := v.Host(name)
 		if u.PID == 0 || !u.Since.Add(-hv.Skew).After(t) {
 			return fmt.Errorf("etcd on %s has not been restarted since %s", name, t.Format(time.TimeOnly))
@@ -236,25 +236,28 @@ func inPlace(a Install) Condition {
 		if err != nil {
 			return err
 		}
+		if err := hiddenIn(a.Host, facts, a.path()); err != nil {
+			return err
+		}
 		if a.File == ServerKey {
 			want := v.Admin.KeySums[v.MemberName(a.Host)]
-			if want == "" || facts.Sums[config.ServerKeyPath] != want {
-				return fmt.Errorf("%s on %s is not the key that was issued", config.ServerKeyPath, a.Host)
+			if want == "" || facts.Sums[a.path()] != want {
+				return fmt.Errorf("%s on %s is not the key that was issued", a.path(), a.Host)
 			}
 			return nil
 		}
-		f := facts.Files[a.File.Path()]
+		f := facts.Files[a.path()]
 		if !f.Exists {
-			return fmt.Errorf("%s is not on %s", a.File.Path(), a.Host)
+			return fmt.Errorf("%s is not on %s", a.path(), a.Host)
 		}
 		want, err := v.content(a)
 		if err != nil {
 			return err
 		}
 		if !bytes.Equal(f.Content, want) {
-			return fmt.Errorf("%s on %s differs", a.File.Path(), a.Host)
+			return fmt.Errorf("%s on %s differs", a.path(), a.Host)
 		}
-		o := a.File.owned()
+		o := v.owned(a.File)
 		if f.Owner != o.Owner || f.Group != o.Group || f.Mode.Perm() != o.Mode.Perm() {
 			return fmt.Errorf("%s on %s is %s:%s %04o, not %s:%s %04o", o.Path, a.Host, f.Owner, f.Group, f.Mode.Perm(), o.Owner, o.Group, o.Mode.Perm())
 		}
@@ -268,6 +271,9 @@ func isFresh(a Refresh) Condition {
 	return func(v View) error {
 		facts, err := v.facts(a.Host)
 		if err != nil {
+			return err
+		}
+		if err := hiddenIn(a.Host, facts, a.path()); err != nil {
 			return err
 		}
 		f := facts.Files[a.path()]
@@ -292,6 +298,9 @@ func fileGone(name, path string) Condition {
 		if err != nil {
 			return err
 		}
+		if err := hiddenIn(name, facts, path); err != nil {
+			return err
+		}
 		if facts.Files[path].Exists {
 			return fmt.Errorf("%s is on %s", path, name)
 		}
@@ -308,6 +317,8 @@ func hasDir(name string, d config.OwnedFile) Condition {
 		}
 		got := facts.Dirs[d.Path]
 		switch {
+		case !got.Exists && lacksRights(got.Problem):
+			return &Hidden{Host: name, Path: d.Path}
 		case !got.Exists:
 			return fmt.Errorf("%s is not on %s", d.Path, name)
 		case got.Owner != d.Owner || got.Group != d.Group || got.Mode.Perm() != d.Mode.Perm():
@@ -324,6 +335,9 @@ func dirEmpty(name, path string) Condition {
 		if err != nil {
 			return err
 		}
+		if err := hiddenIn(name, facts, path); err != nil {
+			return err
+		}
 		if left := contents(facts.Dirs[path]); len(left) > 0 {
 			return fmt.Errorf("%s on %s holds %s", path, name, strings.Join(left, ", "))
 		}
@@ -336,6 +350,9 @@ func dirGone(name, path string) Condition {
 	return func(v View) error {
 		facts, err := v.facts(name)
 		if err != nil {
+			return err
+		}
+		if err := hiddenIn(name, facts, path); err != nil {
 			return err
 		}
 		d := facts.Dirs[path]
@@ -358,8 +375,8 @@ func runs(name string) Condition {
 		if err != nil {
 			return err
 		}
-		if u := facts.Units[Unit]; !u.Runs() {
-			return fmt.Errorf("%s on %s is %s (%s)%s", Unit, name, u.Active, u.Sub, exitOf(u))
+		if u := facts.Units[v.unit()]; !u.Runs() {
+			return fmt.Errorf("%s on %s is %s (%s)%s", v.unit(), name, u.Active, u.Sub, exitOf(u))
 		}
 		return nil
 	}
@@ -379,8 +396,8 @@ func stopped(name string) Condition {
 		if err != nil {
 			return err
 		}
-		if u := facts.Units[Unit]; u.Runs() {
-			return fmt.Errorf("%s on %s is %s", Unit, name, u.Active)
+		if u := facts.Units[v.unit()]; u.Runs() {
+			return fmt.Errorf("%s on %s is %s", v.unit(), name, u.Active)
 		}
 		return nil
 	}
@@ -393,13 +410,13 @@ func enabled(name string, want ...string) Condition {
 		if err != nil {
 			return err
 		}
-		u := facts.Units[Unit]
+		u := facts.Units[v.unit()]
 		got := u.Enabled
 		if u.Load == "masked" {
 			got = "masked"
 		}
 		if !slices.Contains(want, got) {
-			return fmt.Errorf("%s on %s is %q, not %s", Unit, name, got, strings.Join(want, " or "))
+			return fmt.Errorf("%s on %s is %q, not %s", v.unit(), name, got, strings.Join(want, " or "))
 		}
 		return nil
 	}
@@ -412,7 +429,7 @@ func loaded(name string) Condition {
 		if err != nil {
 			return err
 		}
-		if facts.Units[Unit].Stale {
+		if facts.Units[v.unit()].Stale {
 			return fmt.Errorf("systemd on %s has not read the changed unit", name)
 		}
 		return nil

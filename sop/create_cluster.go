@@ -59,11 +59,12 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 	plan := Plan{
 		NoCluster: true,
 		GiveUp:    "destroyCluster",
-		Needs:     []Safeguard{inventorySound(), mayAdminister(), allReachable(), oneID(), noForeignMembers(), clocksAgree(), caForCreate()},
+		Needs:     []Safeguard{inventorySound(), notKubeadm(), mayAdminister(), allReachable(), oneID(), noForeignMembers(), clocksAgree(), caForCreate()},
 	}
 	for _, h := range v.reachableHosts() {
 		plan.Needs = append(plan.Needs, installable(h.Name), portsFree(h.Name), noProxy(h.Name))
 	}
+	plan.Needs = append(plan.Needs, certificatesGiven(v.reachableNames()...))
 	if n := len(v.Wanted.Hosts); n < 3 {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%d hosts: nothing may fail; production means three members or more", n))
 	} else if n%2 == 0 {
@@ -89,7 +90,11 @@ func (p CreateCluster) Plan(v View) (Plan, error) {
 	}
 	if rebuild {
 		plan.Needs = append(plan.Needs, sameCluster())
-		if err := mayReplace(v, p.Clean, p.Safeguard); err != nil {
+		switch err := mayReplace(v, p.Clean, p.Safeguard); {
+		case err != nil && len(v.unknown()) > 0:
+			// It may be one of ours that was cut off, which would be gone on with.
+			plan.Warnings = append(plan.Warnings, "whether what is there may be replaced is not known without root: "+plain(err))
+		case err != nil:
 			return Plan{}, err
 		}
 		plan.Consent = v.consent("set aside", plan, p.String())
@@ -119,16 +124,19 @@ func (p CreateCluster) build(v View, token string) []Stage {
 		}
 		return formedAsWanted(v)
 	}
-	certs := []Step{{Title: "make the CA", Act: MakeCA{}, Until: hasCA, Needs: []Safeguard{caForCreate()}}}
+	var certs []Step
+	if v.layout().TLS {
+		certs = append(certs, Step{Title: "make the CA", Act: MakeCA{}, Until: hasCA, Needs: []Safeguard{caForCreate()}})
+	}
 	var install, files, start, finish []Step
 	for _, spec := range v.reachableHosts() {
 		h := spec.Name
-		conf := Install{Host: h, File: Conf, State: "new", Token: token}
+		conf := Install{Host: h, File: Conf, State: "new", Token: token, At: v.at(Conf)}
 		install = append(install, installEtcd(v, h)...)
 		files = append(files, prepare(v, h)...)
-		files = append(files, Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(formed, inPlace(conf))}, daemonReload(h), enable(h))
-		start = append(start, startUnit(h, installed(h), isBlankOr(h, id)))
-		existing := Refresh{Host: h, File: Conf}
+		files = append(files, Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(formed, inPlace(conf))}, daemonReload(h), enable(v, h))
+		start = append(start, startUnit(v, h, installed(h), isBlankOr(h, id)))
+		existing := Refresh{Host: h, File: Conf, At: v.at(Conf)}
 		finish = append(finish, Step{Title: "set initial-cluster-state to existing", Host: h, Act: existing, Until: All(formed, isFresh(existing))})
 	}
 	for i := range start {
@@ -181,6 +189,14 @@ func (v View) reachableHosts() []inventory.Host {
 	})
 }
 
+func (v View) reachableNames() []string {
+	var names []string
+	for _, h := range v.reachableHosts() {
+		names = append(names, h.Name)
+	}
+	return names
+}
+
 // formedAsWanted holds when the inventory's hosts, and no others, are voters
 // that answer. Hosts that cannot be reached are members that do not.
 func formedAsWanted(v View) error {
@@ -222,7 +238,7 @@ func (v View) hasEtcd(name string) bool {
 	if !ok || !hv.Reachable() {
 		return true
 	}
-	if hv.Facts.Units[Unit].Runs() {
+	if hv.Facts.Units[v.unit()].Runs() {
 		return true
 	}
 	for _, d := range dataDirs(v.Spec(name)) {
@@ -294,11 +310,11 @@ func (v View) tokenCutOff() (string, bool) {
 		if !ok || !hv.Reachable() {
 			return "", false
 		}
-		f := hv.Facts.Files[config.ConfPath]
+		f := hv.Facts.Files[v.layout().Conf]
 		if !f.Exists {
 			continue
 		}
-		c, err := config.ParseMember(f.Content)
+		c, err := v.confOn(hv)
 		if err != nil || !config.IsToken(c.Token) || len(c.Initial) != len(v.Wanted.Hosts) {
 			return "", false
 		}
@@ -320,7 +336,7 @@ func (v View) tokenCutOff() (string, bool) {
 func (v View) anyExisting() bool {
 	return slices.ContainsFunc(v.Wanted.Hosts, func(h inventory.Host) bool {
 		hv, _ := v.Host(h.Name)
-		c, err := config.ParseMember(hv.Facts.Files[config.ConfPath].Content)
+		c, err := v.confOn(hv)
 		return err == nil && c.State == "existing"
 	})
 }
@@ -386,12 +402,13 @@ func takeDown(v View, stamp string) []Stage {
 	for _, spec := range v.reachableHosts() {
 		h := spec.Name
 		stop = append(stop,
-			Step{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
-			stopUnit(h))
+			Step{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: v.unit()}}, Until: enabled(h, "disabled", "masked", "")},
+			stopUnit(v, h))
 		// What the old cluster was started with must not found another one: an
 		// equal token means an equal cluster ID. It goes first, since it is the
 		// data that tells a rerun that something is left here.
-		aside = append(aside, removeFile(h, config.ConfPath, "remove the old etcd.conf"))
+		aside = append(aside, keepConf(v, h)...)
+		aside = append(aside, removeFile(h, v.layout().Conf, "remove the old etcd.conf"))
 		for _, d := range dataDirs(spec) {
 			aside = append(aside, Step{Title: "set aside " + d, Host: h, Act: On{h, host.SetAside{Path: d, Stamp: stamp}}, Until: dirEmpty(h, d), Needs: []Safeguard{isStopped(h)}})
 		}
@@ -498,12 +515,20 @@ func noForeignMembers() Safeguard {
 func caForCreate() Safeguard {
 	return Safeguard{Name: "ca", Show: "ls files/pki/ca; ls /etc/etcd",
 		Holds: func(v View) error {
+			if !v.layout().TLS {
+				return nil
+			}
 			if v.Admin.CAProblem != "" {
 				return &Refusal{Found: v.Admin.CAProblem, Needed: "a CA in files/pki, or none"}
 			}
+			var hidden error
 			for _, h := range v.Wanted.Hosts {
 				hv, _ := v.Host(h.Name)
-				f := hv.Facts.Files[config.CAPath]
+				f := hv.Facts.Files[v.layout().CA]
+				if err := v.hiddenOn(h.Name, v.layout().CA); err != nil {
+					hidden = err
+					continue
+				}
 				if !f.Exists {
 					continue
 				}
@@ -515,7 +540,7 @@ func caForCreate() Safeguard {
 					return err
 				}
 			}
-			return nil
+			return hidden
 		}}
 }
 
@@ -541,13 +566,13 @@ func portsFree(name string) Safeguard {
 			if err != nil {
 				return err
 			}
-			if facts.Units[Unit].Runs() {
+			if facts.Units[v.unit()].Runs() {
 				return nil
 			}
 			spec := v.Spec(name)
 			for _, port := range []int{spec.ClientPort, spec.PeerPort} {
 				if by, taken := facts.Ports[port]; taken {
-					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use), and %s does not run", port, by, Unit), Needed: "free ports", Hint: "stop what listens there"}
+					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use), and %s does not run", port, by, v.unit()), Needed: "free ports", Hint: "stop what listens there"}
 				}
 			}
 			return nil
@@ -561,6 +586,9 @@ func isBlankOr(name string, id uint64) Safeguard {
 		Holds: func(v View) error {
 			facts, err := v.facts(name)
 			if err != nil {
+				return err
+			}
+			if err := hiddenIn(name, facts, dataDirs(v.Spec(name))...); err != nil {
 				return err
 			}
 			for _, path := range dataDirs(v.Spec(name)) {

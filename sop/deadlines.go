@@ -22,6 +22,7 @@ const (
 	Saving                     // a snapshot on its way to the admin host
 	Expiring                   // a lock whose holder is gone
 	Connecting                 // the first connection to a host, by way of others maybe
+	Inspecting                 // one real host, asked once: programs have to run there
 	patiences                  // how many there are
 )
 
@@ -44,6 +45,7 @@ func StandardDeadlines() Deadlines {
 		Saving:     30 * time.Minute,
 		Expiring:   15 * time.Second,
 		Connecting: 12 * time.Second,
+		Inspecting: 8 * time.Second,
 	}
 }
 

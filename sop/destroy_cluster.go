@@ -15,7 +15,7 @@ func (p DestroyCluster) Lossy() {}
 
 // Plan implements Procedure.
 func (p DestroyCluster) Plan(v View) (Plan, error) {
-	plan := Plan{NoCluster: true, Reached: []Safeguard{allReachable()}, Needs: []Safeguard{mayAdminister(), allReachable(), noForeignMembers()}}
+	plan := Plan{NoCluster: true, Reached: []Safeguard{allReachable()}, Needs: []Safeguard{notKubeadm(), mayAdminister(), allReachable(), noForeignMembers()}}
 	if len(v.hostsWithEtcd()) == 0 {
 		plan.Stages = []Stage{{"forget the cluster", []Step{{Title: "forget the cluster's ID", Act: Remember{Forget: true}, Until: remembers(0)}}}}
 		return plan.ifOpen(v), nil

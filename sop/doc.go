@@ -30,6 +30,13 @@
 // member list says which. Data is set aside, not deleted. A refusal changes
 // nothing.
 //
+// # Who else has to know
+//
+// Clients have lists of the members, and each kind has its own way to be told:
+// see references.go. A refreshment is computed like the rest of a plan, from a
+// View, and its steps are steps like any other: the remedy for a client that
+// does not stand a change is a step too, with a condition of its own.
+//
 // # How to write one
 //
 // Give it a file verb_noun.go and a struct with its parameters; let Plan read

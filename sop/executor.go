@@ -1,6 +1,7 @@
 package sop
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -222,11 +223,11 @@ func (s *Site) render(a Install, v View) (host.WriteFile, error) {
 		}
 		content = p.KeyPEM
 	}
-	return writeFile(a.File, content), nil
+	return v.writeFile(a.File, content), nil
 }
 
-func writeFile(f File, content []byte) host.WriteFile {
-	o := f.owned()
+func (v View) writeFile(f File, content []byte) host.WriteFile {
+	o := v.owned(f)
 	return host.WriteFile{Path: o.Path, Content: content, Owner: o.Owner, Group: o.Group, Mode: o.Mode, Secret: o.Secret}
 }
 
@@ -247,7 +248,7 @@ func (v View) content(a Install) ([]byte, error) {
 	case ServerKey:
 		return nil, nil
 	case UnitFile:
-		return config.Unit(config.UnitSpec{DataDir: v.Spec(a.Host).DataDir, Binary: v.Wanted.Binary}), nil
+		return config.Unit(config.UnitSpec{DataDir: v.Spec(a.Host).DataDir, Binary: v.layout().Binary, ConfPath: v.layout().Conf, User: v.layout().User}), nil
 	case JoinDropIn:
 		return config.JoinDropIn(), nil
 	case EnvFile:
@@ -261,7 +262,7 @@ func (v View) content(a Install) ([]byte, error) {
 		if err := m.Check(); err != nil {
 			return nil, fmt.Errorf("etcd.conf of %s: %w", a.Host, err)
 		}
-		return m.Render(), nil
+		return m.RenderConf(v.layout().Form), nil
 	}
 	return nil, fmt.Errorf("file %q is not one of the set", a.File)
 }
@@ -269,7 +270,8 @@ func (v View) content(a Install) ([]byte, error) {
 // clientEnv is etcdctl's environment on a host. An infra host that is no member
 // has a certificate of its own.
 func (v View) clientEnv(name string) config.ClientEnv {
-	env := config.ClientEnv{Endpoints: v.VoterURLs(), CAFile: config.CAPath, CertFile: config.ServerCertPath, KeyFile: config.ServerKeyPath, UserFile: v.passFile(name)}
+	l := v.layout()
+	env := config.ClientEnv{Endpoints: v.VoterURLs(), CAFile: l.CA, CertFile: l.Cert, KeyFile: l.Key, UserFile: v.passFile(name)}
 	if len(env.Endpoints) == 0 { // of a cluster that is only being made
 		for _, h := range v.Wanted.Hosts {
 			env.Endpoints = append(env.Endpoints, v.Wanted.ClientURL(h))
@@ -281,6 +283,9 @@ func (v View) clientEnv(name string) config.ClientEnv {
 	_, wanted := v.Wanted.Host(name)
 	if _, member := v.At(name); !member && !wanted && (name == v.Wanted.AdminHost || slices.Contains(v.Wanted.InfraHosts, name)) {
 		env.CAFile, env.CertFile, env.KeyFile = config.InfraCAPath, config.InfraCertPath, config.InfraKeyPath
+	}
+	if !l.TLS {
+		env.CAFile, env.CertFile, env.KeyFile = "", "", ""
 	}
 	return env
 }
@@ -305,7 +310,14 @@ func (v View) memberConf(a Install) config.Member {
 		PeerURL: v.PeerURL(a.Host), ClientURL: v.ClientURL(a.Host),
 		ElectionMs: v.Wanted.ElectionMs, HeartbeatMs: v.Wanted.HeartbeatMs, QuotaBytes: v.Wanted.QuotaBytes,
 		CompactionMode: "periodic", CompactionRetention: "24h",
-		CAFile: config.CAPath, CertFile: config.ServerCertPath, KeyFile: config.ServerKeyPath,
+	}
+	if l := v.layout(); l.TLS {
+		m.CAFile, m.CertFile, m.KeyFile = l.CA, l.Cert, l.Key
+	}
+	if isName(a.Host) {
+		// etcd wants addresses here, and names only in what it advertises.
+		hv, _ := v.Host(a.Host)
+		m.ListenPeer, m.ListenClient = listenURLs(m.PeerURL, hv.Listen), listenURLs(m.ClientURL, hv.Listen, "127.0.0.1")
 	}
 	if a.State == "new" {
 		for _, h := range v.Wanted.Hosts {
@@ -317,7 +329,7 @@ func (v View) memberConf(a Install) config.Member {
 	if model, ok := v.model(a.Host); ok {
 		m.ElectionMs, m.HeartbeatMs, m.QuotaBytes = model.ElectionMs, model.HeartbeatMs, model.QuotaBytes
 		m.CompactionMode, m.CompactionRetention = model.CompactionMode, model.CompactionRetention
-		m.Token = model.Token
+		m.Token = cmp.Or(model.Token, "etcd-cluster") // etcd's own default; it counts in the first start of a new cluster only
 	}
 	return m
 }
@@ -333,10 +345,10 @@ func (v View) model(except string) (config.Member, bool) {
 			continue
 		}
 		h, ok := v.Host(name)
-		if !ok || !h.Facts.Files[config.ConfPath].Exists {
+		if f := h.Facts.Files[v.layout().Conf]; !ok || !f.Exists || f.Problem != "" {
 			continue
 		}
-		c, err := config.ParseMember(h.Facts.Files[config.ConfPath].Content)
+		c, err := v.confOn(h)
 		if err == nil && (!found || quotaOr2GiB(c.QuotaBytes) > quotaOr2GiB(best.QuotaBytes)) {
 			best, found = c, true
 		}
@@ -376,7 +388,7 @@ func (v View) refresh(content []byte, a Refresh) ([]byte, error) {
 		return config.EditVIPManager(content, a.endpoints(v))
 	}
 	peers, state := a.peers(v), "existing"
-	return config.EditMember(content, config.MemberEdit{Initial: &peers, State: &state})
+	return config.EditConf(v.layout().Form, content, config.MemberEdit{Initial: &peers, State: &state})
 }
 
 // saveSnapshot streams the key space of a follower to a file, checks it, and

@@ -60,6 +60,7 @@ type fakeVIP struct {
 	since   time.Time
 	list    []string // what it read when it started
 	rejects string   // with this endpoint in its list, it hears nothing
+	dies    string   // with this one, it ends at its start
 	answers time.Time
 }
 
@@ -132,6 +133,9 @@ func (m *machine) startVIP(now time.Time) {
 	c, err := config.ParseVIPManager([]byte(m.text(config.VIPManagerPath)))
 	m.w.pids++
 	v.pid, v.since, v.on, v.code = 5000+m.w.pids, now, err == nil, 0
+	if err == nil && v.dies != "" && slices.Contains(c.Endpoints, v.dies) {
+		err, v.on = errors.New("panic"), false
+	}
 	if err != nil {
 		v.pid, v.code = 0, 1
 		return
@@ -254,7 +258,10 @@ func (m *machine) lookAtClients(q host.Question, f *host.Facts) {
 		f.HTTP[u] = m.get(u)
 	}
 	if q.Addrs {
-		f.Addrs = []string{m.name}
+		f.Addrs = nil
+		if !isName(m.name) {
+			f.Addrs = []string{m.name}
+		}
 		for a, on := range m.addrs {
 			if on && a != "" {
 				f.Addrs = append(f.Addrs, a)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path"
 	"slices"
@@ -445,7 +446,7 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 		Ports: map[int]string{}, Users: map[string]bool{}, Dials: map[string]string{},
 	}
 	for _, u := range q.Units {
-		if f.Units[u] = m.clientUnit(u); u == Unit {
+		if f.Units[u] = m.clientUnit(u); u == config.UnitName {
 			f.Units[u] = m.unit()
 		}
 	}
@@ -453,6 +454,9 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 		f.Files[p] = m.file(p)
 	}
 	for _, p := range q.Sums {
+		if h.op.plain && m.files[path.Dir(p)] != nil && m.files[path.Dir(p)].mode&0o001 == 0 {
+			f.Sums[p] = "" // whether it is there cannot be seen
+		}
 		if file := m.file(p); file.Exists {
 			sum := sha256.Sum256(file.Content)
 			f.Sums[p] = hex.EncodeToString(sum[:])
@@ -474,11 +478,42 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 	for _, d := range q.Dial {
 		f.Dials[d] = m.dial(d)
 	}
+	if h.op.plain {
+		m.hide(&f)
+	}
 	if q.Etcd != "" {
 		f.Etcd = host.Binary{Path: q.Etcd, Version: m.version}
 	}
 	m.lookAtClients(q, &f)
 	return f, nil
+}
+
+// hide takes out of facts what only root may see.
+func (m *machine) hide(f *host.Facts) {
+	shut := func(p string, need fs.FileMode) bool {
+		for d := path.Dir(p); d != "/"; d = path.Dir(d) {
+			if n := m.files[d]; n != nil && n.mode&0o001 == 0 {
+				return true
+			}
+		}
+		n := m.files[p]
+		return n != nil && n.link == "" && n.mode&need != need
+	}
+	for p := range f.Files {
+		if shut(p, 0o004) {
+			f.Files[p] = host.File{Exists: true, Problem: "Permission denied"}
+		}
+	}
+	for p := range f.Sums {
+		if shut(p, 0o004) {
+			f.Sums[p] = ""
+		}
+	}
+	for p, d := range f.Dirs {
+		if shut(p, 0o005) {
+			f.Dirs[p] = host.Dir{Exists: d.Exists, Owner: d.Owner, Group: d.Group, Mode: d.Mode, FreeBytes: d.FreeBytes, Problem: "Permission denied"}
+		}
+	}
 }
 
 func (m *machine) file(p string) host.File {
@@ -530,7 +565,10 @@ func (m *machine) dirFacts(p string) host.Dir {
 
 // dial tries a TCP connection.
 func (m *machine) dial(to string) string {
-	address, port, _ := strings.Cut(to, ":")
+	address, port, err := net.SplitHostPort(to)
+	if err != nil {
+		return err.Error()
+	}
 	other, ok := m.w.machines[address]
 	switch {
 	case m.deaf[to] || !ok || !other.on:
@@ -571,7 +609,7 @@ func (h *fakeHost) Do(ctx context.Context, a host.Act) error {
 	if err != nil {
 		return &host.Failure{Host: m.name, Act: a.String(), Err: err}
 	}
-	if s, ok := a.(host.Systemctl); ok && !s.NoBlock && s.Unit == Unit {
+	if s, ok := a.(host.Systemctl); ok && !s.NoBlock && s.Unit == config.UnitName {
 		return h.settle(ctx, s.Verb)
 	}
 	return nil
@@ -710,7 +748,7 @@ const (
 
 func (m *machine) systemctl(a host.Systemctl) error {
 	now := time.Now()
-	if a.Unit != Unit && a.Unit != "" {
+	if a.Unit != config.UnitName && a.Unit != "" {
 		return m.clientSystemctl(a)
 	}
 	m.load()

@@ -113,6 +113,7 @@ type operator struct {
 	Runner  *Runner
 	user    string
 	dead    atomic.Bool
+	plain   bool // it is no root on the hosts, and only looks
 	mu      sync.Mutex
 	records []Record
 	consent []Consent

@@ -27,7 +27,7 @@ func installEtcd(v View, h string) []Step {
 	ran := func(v View) error { return hasStarted(h)(v) }
 	return []Step{
 		{Title: "install etcd", Host: h, Act: On{h, v.etcdFor()}, Until: either(ran, hasEtcd(h)), Needs: []Safeguard{installable(h)}},
-		{Title: "add the user " + config.User, Host: h, Act: On{h, host.AddUser{Name: config.User, Home: config.HomeDir}}, Until: either(ran, hasUser(h))},
+		{Title: "add the user " + v.layout().User, Host: h, Act: On{h, host.AddUser{Name: v.layout().User, Home: config.HomeDir}}, Until: either(ran, hasUser(h))},
 	}
 }
 
@@ -79,8 +79,8 @@ func hasUser(name string) Condition {
 		if err != nil {
 			return err
 		}
-		if !facts.Users[config.User] {
-			return fmt.Errorf("there is no user %s on %s", config.User, name)
+		if user := v.layout().User; !facts.Users[user] {
+			return fmt.Errorf("there is no user %s on %s", user, name)
 		}
 		return nil
 	}
@@ -184,10 +184,10 @@ func (v View) ofTheMembersMinor(name, version, what string) error {
 
 // etcdUser: the user that runs etcd is there before files are given to it.
 func etcdUser(name string) Safeguard {
-	return Safeguard{Name: "etcd-user", Show: "id " + config.User,
+	return Safeguard{Name: "etcd-user", Show: "id etcd",
 		Holds: func(v View) error {
 			if err := hasUser(name)(v); err != nil {
-				return &Refusal{Host: name, Found: err.Error(), Needed: "the user that runs etcd", Hint: "install the etcd package, or: useradd --system " + config.User}
+				return &Refusal{Host: name, Found: err.Error(), Needed: "the user that runs etcd", Hint: "install the etcd package, or: useradd --system " + v.layout().User}
 			}
 			return nil
 		}}

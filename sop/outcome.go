@@ -264,7 +264,7 @@ func (p Plan) Objections(v View, names ...string) []*Refusal {
 	var all []*Refusal
 	for _, s := range needs {
 		why := s.Holds(v)
-		if why == nil || s.Passing != Brief || waived(s, why, names) {
+		if why == nil || isHidden(why) || s.Passing != Brief || waived(s, why, names) {
 			continue
 		}
 		var r *Refusal

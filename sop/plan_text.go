@@ -9,7 +9,8 @@ import (
 
 // Text is the plan as people read it: numbered stages, under each the steps
 // with their safeguards, and what one would type by hand. A step that holds
-// already is marked with an equals sign.
+// already is marked with an equals sign, one of which that is not known for lack
+// of rights with a question mark.
 func (p Plan) Text(v View) string {
 	var b strings.Builder
 	if p.Empty() {
@@ -22,7 +23,9 @@ func (p Plan) Text(v View) string {
 		b.WriteString(wrapList("   before anything: ", names))
 	}
 	for _, need := range p.Needs {
-		if err := need.Holds(v); err != nil {
+		if err := need.Holds(v); isHidden(err) {
+			fmt.Fprintf(&b, "   ? %s: %v; a run looks at it before it changes anything\n", need.Name, err)
+		} else if err != nil {
 			fmt.Fprintf(&b, "   ! %s would refuse now: %v\n", need.Name, plain(err))
 		}
 	}
@@ -33,8 +36,11 @@ func (p Plan) Text(v View) string {
 		fmt.Fprintf(&b, "%2d %s\n", i+1, stage.Title)
 		for _, s := range stage.Steps {
 			mark := "-"
-			if s.Until(v) == nil {
+			switch err := s.Until(v); {
+			case err == nil:
 				mark = "="
+			case isHidden(err):
+				mark = "?"
 			}
 			line := fmt.Sprintf("   %s %s", mark, s.Title)
 			if s.Host != "" {

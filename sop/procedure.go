@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/etcdrill/etcdrill/sop/pki"
 )
 
 // A Procedure is one standard operating procedure with its parameters filled
@@ -132,7 +134,8 @@ type Refusal struct {
 	Hint      string // what to do instead
 	Changed   bool   // something had been changed before, so this is no clean refusal
 
-	certain bool // time will not mend it
+	certain bool       // time will not mend it
+	missing []pki.Leaf // certificates that somebody else has to sign
 }
 
 // ErrRefused is what every Refusal is.

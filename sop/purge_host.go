@@ -21,7 +21,7 @@ func (p PurgeHost) Subject() string { return p.Host }
 func (p PurgeHost) Plan(v View) (Plan, error) {
 	h := p.Host
 	if err := validHost(h); err != nil {
-		return Plan{}, refuse("valid-host", h, "name the host as in the inventory, by its IP address", "%v", err)
+		return Plan{}, refuse("valid-host", h, "name the host as in the inventory", "%v", err)
 	}
 	if m, listed := v.At(h); listed {
 		return Plan{}, refuse("no-member", h, "take it out first: removeMember "+h, "it is member %s of cluster %s", ID(m.ID), ID(v.ClusterID()))
@@ -31,10 +31,10 @@ func (p PurgeHost) Plan(v View) (Plan, error) {
 			return Plan{}, refuse("no-member", h, "take it out of its own cluster first", "member %s of cluster %s answers there", ID(l.MemberID), ID(l.ClusterID))
 		}
 	}
-	plan := Plan{NoCluster: true, Subject: h, Needs: []Safeguard{reachable(h), certainlyAlone(h), nothingForeign(h)}}
+	plan := Plan{NoCluster: true, Subject: h, Needs: []Safeguard{reachable(h), notKubeadm(), certainlyAlone(h), nothingForeign(h)}}
 	steps := slices.Concat([]Step{
-		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
-		stopUnit(h),
+		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: v.unit()}}, Until: enabled(h, "disabled", "masked", "")},
+		stopUnit(v, h),
 	}, purge(v, h))
 	plan.Stages = []Stage{{"delete what is left", steps}}
 	if plan = plan.ifOpen(v); !plan.Empty() {
@@ -80,7 +80,7 @@ func nothingForeign(name string) Safeguard {
 			spec := v.Spec(name)
 			who, _ := Identify(logOf(facts, spec))
 			_, runs := facts.Ports[spec.PeerPort]
-			if !runs && !facts.Units[Unit].Runs() {
+			if !runs && !facts.Units[v.unit()].Runs() {
 				return nil
 			}
 			if id := v.ownID(); id != 0 && who.Cluster == id && v.Linear {

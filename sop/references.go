@@ -95,7 +95,7 @@ func (v View) refreshmentOf(c change) refreshment {
 			if f == Conf && name != c.with && !v.isMemberHost(name) {
 				continue
 			}
-			a := Refresh{Host: name, File: f, Without: c.without, With: c.with}
+			a := Refresh{Host: name, File: f, Without: c.without, With: c.with, At: v.at(f)}
 			r.add(f, []string{name}, Step{Title: "refresh " + string(f), Host: name, Act: a, Until: owed(v, name, isFresh(a))})
 		}
 	}
@@ -235,6 +235,9 @@ func (v View) standingOf(a Refresh) (standing, error) {
 	if err != nil {
 		return absent, nil //nolint:nilerr // that it cannot be reached is another safeguard's
 	}
+	if why := hiddenIn(a.Host, facts, a.path()); why != nil {
+		return stubborn, why
+	}
 	f := facts.Files[a.path()]
 	switch {
 	case !f.Exists:
@@ -258,13 +261,15 @@ func (v View) standingOf(a Refresh) (standing, error) {
 }
 
 // take looks at a client's file: it reports whether it is to be refreshed, and
-// notes what has to hold and what is to be said.
+// notes what has to hold and what is to be said. One that could not be seen for
+// lack of rights is taken for ours until a run knows better.
 func (r *refreshment) take(v View, a Refresh) bool {
 	switch s, why := v.standingOf(a); s {
 	case foreign:
 		r.warn(a.File, a.Host, fmt.Sprintf("%s on %s is left alone: %v", a.File, a.Host, why))
 	case stubborn:
 		r.needs = append(r.needs, referenceEditable(a))
+		return isHidden(why)
 	case editable:
 		r.needs = append(r.needs, clientReaches(a, false))
 		return true
@@ -326,8 +331,11 @@ func referenceEditable(a Refresh) Safeguard {
 		Risk: "that file keeps naming the old members until a person edits it; it is remembered as a debt",
 		Holds: func(v View) error {
 			s, why := v.standingOf(a)
-			if s != stubborn {
+			switch {
+			case s != stubborn:
 				return nil
+			case isHidden(why):
+				return why
 			}
 			return &Refusal{Host: a.Host, Found: why.Error(), Needed: "a list of endpoints that can be edited in place",
 				Hint: fmt.Sprintf("edit it by hand, or waive it: -waive=references-editable:%s", a.Host)}

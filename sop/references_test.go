@@ -243,24 +243,51 @@ func TestVIPRuns(t *testing.T) {
 }
 
 // A VIP that does not come back with the new list comes back with the old one,
-// and the run says so.
+// and the run says so; so does one whose vip-manager ends.
 func TestVIPIsPutBack(t *testing.T) {
+	for name, ail := range map[string]func(v *fakeVIP, endpoint string){
+		"hears nothing": func(v *fakeVIP, endpoint string) { v.rejects = endpoint },
+		"ends":          func(v *fakeVIP, endpoint string) { v.dies = endpoint },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, 3, func(g *ground) {
+				g.spentList()
+				m := g.w.machines[pgHosts[0]]
+				ail(m.vip, clientURLs(2)[0])
+				before := g.clientFiles()
+				op := g.operator()
+				_, err := op.do(ReloadConfig{})
+				require.ErrorContains(g.t, err, "was given its old list again", op.story())
+				require.Equal(g.t, before[pgHosts[0]+config.VIPManagerPath], g.content(pgHosts[0], config.VIPManagerPath))
+				require.Equal(g.t, []string{pgHosts[0]}, g.bearers(), op.story())
+				require.True(g.t, m.vip.on)
+				require.Equal(g.t, clientURLs(1, 2, 3), g.w.machines[pgHosts[1]].vip.list, "the other host's is as it should be")
+				ail(m.vip, "")
+				g.must(ReloadConfig{})
+				require.Equal(g.t, clientURLs(1, 2, 3), m.vip.list)
+				require.Equal(g.t, []string{pgHosts[0]}, g.bearers())
+				g.nothingToDo(ReloadConfig{})
+			})
+		})
+	}
+}
+
+// Who bears the VIP comes last, whatever the inventory says of roles, and also
+// where no Patroni tells who leads.
+func TestBearerComesLast(t *testing.T) {
 	bubble(t, 3, func(g *ground) {
 		g.spentList()
-		m := g.w.machines[pgHosts[0]]
-		m.vip.rejects = clientURLs(2)[0]
-		before := g.clientFiles()
-		op := g.operator()
-		_, err := op.do(ReloadConfig{})
-		require.ErrorContains(g.t, err, "was given its old list again", op.story())
-		require.Equal(g.t, before[pgHosts[0]+config.VIPManagerPath], g.content(pgHosts[0], config.VIPManagerPath))
-		require.Equal(g.t, []string{pgHosts[0]}, g.bearers(), op.story())
-		require.Equal(g.t, clientURLs(1, 2, 3), g.w.machines[pgHosts[1]].vip.list, "the other host's is as it should be")
-		m.vip.rejects = ""
+		pg := g.w.machines[pgHosts[0]].patroni.pg
+		pg.leader = pgHosts[1]
+		for _, h := range pgHosts {
+			g.w.machines[h].patroni.silent = true
+		}
+		require.Equal(g.t, pgHosts[1:], g.bearers())
+		from := len(g.w.sent)
 		g.must(ReloadConfig{})
-		require.Equal(g.t, clientURLs(1, 2, 3), m.vip.list)
-		require.Equal(g.t, []string{pgHosts[0]}, g.bearers())
-		g.nothingToDo(ReloadConfig{})
+		require.Equal(g.t, []string{"systemctl restart vip-manager.service on " + pgHosts[0], "systemctl restart vip-manager.service on " + pgHosts[1]},
+			slices.DeleteFunc(g.acts(from), func(s string) bool { return !strings.HasPrefix(s, "systemctl") }))
+		require.Equal(g.t, pgHosts[1:], g.bearers())
 	})
 }
 
@@ -280,11 +307,16 @@ func (g *ground) spentList() {
 // Killed anywhere on the way to putting it back, and run again: the VIP is where
 // it belongs in the end, whether the cause is gone or not.
 func TestKilledWhilePuttingBack(t *testing.T) {
-	for _, mended := range []bool{false, true} {
-		t.Run(fmt.Sprintf("mended %v", mended), func(t *testing.T) {
+	for _, c := range []struct{ mended, ends bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
+		mended := c.mended
+		t.Run(fmt.Sprintf("mended %v, ends %v", c.mended, c.ends), func(t *testing.T) {
 			bubble(t, 3, func(g *ground) {
 				g.spentList()
-				g.w.machines[pgHosts[0]].vip.rejects = clientURLs(2)[0]
+				if v := g.w.machines[pgHosts[0]].vip; c.ends {
+					v.dies = clientURLs(2)[0]
+				} else {
+					v.rejects = clientURLs(2)[0]
+				}
 				whole := g.clone(filepath.Join(scratch(g.t), "whole"))
 				points := 0
 				op := whole.operator()
@@ -299,9 +331,17 @@ func TestKilledWhilePuttingBack(t *testing.T) {
 					require.True(g.t, died)
 					again := cut.operator()
 					if mended {
-						cut.w.machines[pgHosts[0]].vip.rejects = ""
+						cut.w.machines[pgHosts[0]].vip.rejects, cut.w.machines[pgHosts[0]].vip.dies = "", ""
 					}
 					_, err = again.do(ReloadConfig{})
+					if mended && err != nil {
+						// It was found ended: not to be started is put back first.
+						require.True(g.t, c.ends)
+						require.ErrorContains(g.t, err, "old list again")
+						require.Equal(g.t, []string{pgHosts[0]}, cut.bearers())
+						again = cut.operator()
+						_, err = again.do(ReloadConfig{})
+					}
 					if mended {
 						require.NoError(g.t, err, "%+v\n%s", at, again.story())
 						require.Equal(g.t, clientURLs(1, 2, 3), cut.w.machines[pgHosts[0]].vip.list, "%+v", at)
@@ -565,5 +605,23 @@ func TestOldEtcdctl(t *testing.T) {
 		g.must(InstallClientEnv{})
 		require.Contains(g.t, g.content(hosts[0], config.EnvPath), "ETCDCTL_API=3")
 		require.NotContains(g.t, g.content(hosts[1], config.EnvPath), "ETCDCTL_API")
+	})
+}
+
+// Without root a plan tells of clients' files what can be told: that they are
+// not known.
+func TestClientsWithoutRoot(t *testing.T) {
+	bubble(t, 3, func(g *ground) {
+		g.withClients(3)
+		for _, p := range []Procedure{AddMember{Host: hosts[3]}, ReloadConfig{}} {
+			plan, v, err := g.plain().Runner.Explain(context.Background(), p)
+			require.NoError(g.t, err)
+			require.Empty(g.t, plan.Objections(v))
+			require.Contains(g.t, plan.Text(v), "? references-editable: /etc/patroni/patroni.yml on 10.10.10.16 is not known without root")
+			require.Contains(g.t, plan.Text(v), "   ? 10.10.10.16     refresh vip-manager.yml\n")
+		}
+		v, err := g.plain().Site.Observe(context.Background(), Scope{AllHosts: true})
+		require.NoError(g.t, err)
+		require.Empty(g.t, ReportOf(v).Findings)
 	})
 }

@@ -147,7 +147,7 @@ func (v View) vipRefreshment(c change) (r refreshment) {
 			if !v.unitRuns(h, config.VIPManagerUnit) && !v.vipSuspect(h, cluster) {
 				continue
 			}
-			if vipEnough(a, c.vips)(v) == nil && !v.vipSuspect(h, cluster) {
+			if err := vipEnough(a, c.vips)(v); err == nil && !v.vipSuspect(h, cluster) || v.hiddenOn(h, a.path()) != nil {
 				continue
 			}
 			r.needs = append(r.needs, vipVersion(h, cluster), postgresSound(p))
@@ -186,7 +186,7 @@ func vipRestart(a Refresh, p postgresView, asked bool) []Step {
 		{Title: "wait for the VIP", Host: h, Also: p.hosts, Until: either(vipHopeless(h), sound), Patience: Settling},
 		{Title: "put the old list back if the VIP stays away", Host: h, Also: p.hosts, Act: PutBack{h}, Until: either(sound, vipPutBack(h))},
 		{Title: "restart vip-manager with the old list then", Host: h, Also: p.hosts, Act: restart, Until: either(sound, vipRunsOld(h))},
-		{Title: "see that the VIP is up with the new list", Host: h, Also: p.hosts, Until: All(vipKept(a), sound), Patience: Settling},
+		{Title: "see that the VIP is up with the new list", Host: h, Also: p.hosts, Until: All(vipKept(a), sound)},
 	}
 }
 

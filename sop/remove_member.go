@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
 
@@ -44,7 +43,7 @@ func (p RemoveMember) Refuses(v View) error {
 func (p RemoveMember) Plan(v View) (Plan, error) {
 	h := p.Host
 	if err := validHost(h); err != nil {
-		return Plan{}, refuse("valid-host", h, "name the host as in the inventory, by its IP address", "%v", err)
+		return Plan{}, refuse("valid-host", h, "name the host as in the inventory", "%v", err)
 	}
 	if !v.Exists() {
 		return Plan{}, v.nobody("look at it with: status; to take a whole cluster down: destroyCluster")
@@ -107,7 +106,7 @@ func (p RemoveMember) removedBefore(v View) bool {
 // needs leaves out what a member that is to go cannot be asked for: it may be
 // dead, or have raised the alarm itself.
 func (p RemoveMember) needs(v View, m Member, listed bool) []Safeguard {
-	common := []Safeguard{mayAdminister(), quorate(), oneCluster(p.Host), sameCluster(), sameList(p.Host), nothingPending(p.Host), inventoryAgrees(p.Host), votersKeepUp()}
+	common := []Safeguard{notKubeadm(), mayAdminister(), quorate(), oneCluster(p.Host), sameCluster(), sameList(p.Host), nothingPending(p.Host), inventoryAgrees(p.Host), votersKeepUp()}
 	if !listed || m.Learner {
 		return common // giving up an add works under any alarm
 	}
@@ -205,14 +204,14 @@ func (v View) leftovers(name string) bool {
 	if !ok || !h.Reachable() {
 		return false
 	}
-	u := h.Facts.Units[Unit]
+	u := h.Facts.Units[v.unit()]
 	if u.Runs() || u.Enabled == "enabled" {
 		return true
 	}
 	if _, begun := v.Admin.Removed[name]; begun && u.Load != "masked" {
 		return true // cut off between two steps that leave no other trace
 	}
-	if u.Load != "masked" && h.Facts.Files[config.UnitPath].Exists || h.Facts.Files[config.JoinDropInPath].Exists {
+	if u.Load != "masked" && h.Facts.Files[v.layout().UnitPath()].Exists || h.Facts.Files[v.layout().JoinDropInPath()].Exists {
 		return true
 	}
 	for _, d := range dataDirs(v.Spec(name)) {
@@ -228,13 +227,16 @@ func (v View) leftovers(name string) bool {
 func retire(v View, h, stamp string) []Step {
 	spec := v.Spec(h)
 	steps := []Step{
-		guarded(stopUnit(h), ownData(h)),
-		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: Unit}}, Until: enabled(h, "disabled", "masked", "")},
-		{Title: "remove the unit's file", Host: h, Act: On{h, host.RemoveFile{Path: config.UnitPath}}, Until: either(enabled(h, "masked"), fileGone(h, config.UnitPath))},
-		removeFile(h, config.JoinDropInPath, "remove the join drop-in"),
-		{Title: "mask the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Mask, Unit: Unit}}, Until: enabled(h, "masked")},
-		daemonReload(h),
+		guarded(stopUnit(v, h), ownData(h)),
+		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: v.unit()}}, Until: enabled(h, "disabled", "masked", "")},
 	}
+	steps = append(steps, keepUnit(v, h)...)
+	steps = append(steps, []Step{
+		{Title: "remove the unit's file", Host: h, Act: On{h, host.RemoveFile{Path: v.layout().UnitPath()}}, Until: either(enabled(h, "masked"), fileGone(h, v.layout().UnitPath()))},
+		removeFile(h, v.layout().JoinDropInPath(), "remove the join drop-in"),
+		{Title: "mask the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Mask, Unit: v.unit()}}, Until: enabled(h, "masked")},
+		daemonReload(h),
+	}...)
 	for _, d := range dataDirs(spec) {
 		steps = append(steps, Step{Title: "set aside " + d, Host: h, Act: On{h, host.SetAside{Path: d, Stamp: stamp}}, Until: dirEmpty(h, d), Needs: []Safeguard{isStopped(h), ownData(h)}})
 	}
@@ -261,7 +263,7 @@ func ownData(name string) Safeguard {
 			}
 			head := logOf(facts, v.Spec(name))
 			if len(head) == 0 {
-				return nil
+				return hiddenIn(name, facts, dataDirs(v.Spec(name))...)
 			}
 			if who, err := Identify(head); err != nil || who.Cluster != own {
 				return &Refusal{Host: name, Found: fmt.Sprintf("its data is of cluster %s, this is cluster %s", ID(who.Cluster), ID(own)), Needed: "data of this cluster", Hint: "correct the inventory: this host is another cluster's"}

@@ -43,7 +43,7 @@ func runningAnswer(v View) error {
 	for _, spec := range v.Wanted.Hosts {
 		h, ok := v.Host(spec.Name)
 		l := v.LookAt(spec.Name)
-		if ok && h.Reachable() && h.Facts.Units[Unit].Runs() && !l.Answers() && l.Denied == "" {
+		if ok && h.Reachable() && h.Facts.Units[v.unit()].Runs() && !l.Answers() && l.Denied == "" {
 			return fmt.Errorf("etcd on %s runs and does not answer yet", spec.Name)
 		}
 	}
@@ -97,7 +97,7 @@ func restartMember(v View, h string, since time.Time, soak time.Duration) []Step
 	}
 	m, _ := v.At(h)
 	return append(steps,
-		Step{Title: "restart etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Restart, Unit: Unit, NoBlock: true}}, Until: done, Patience: Starting, Etcd: true,
+		Step{Title: "restart etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Restart, Unit: v.unit(), NoBlock: true}}, Until: done, Patience: Starting, Etcd: true,
 			Needs: changeNeeds("", canRestart(h), votersKeepUp(), notLeading(m.ID))},
 		Step{Title: "wait until it answers", Host: h, Until: All(answers(h), hasLeader, keptUp(h)), Patience: Starting, Etcd: true},
 		Step{Title: "soak", Host: h, Until: ranFor(h, soak), Patience: Settling, Longer: soak},

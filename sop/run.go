@@ -396,6 +396,11 @@ func refusalOf(s Safeguard, why error) error {
 		r.Risk = s.Risk
 		return &r
 	}
+	var h *Hidden
+	if errors.As(why, &h) {
+		return &Refusal{Safeguard: s.Name, Host: h.Host, Found: h.Path + " cannot be read there by the user who looks", Needed: "root's rights, for a run that is to change something",
+			Show: s.Show, Risk: s.Risk, Hint: "let sudo do it (ansible_become: true), or log in as root"}
+	}
 	r := &Refusal{Safeguard: s.Name, Found: fmt.Sprint(why), Show: s.Show, Risk: s.Risk}
 	if s.Passing != Brief {
 		r.Hint = "it was waited for; when it has passed, run the same command again"
@@ -687,6 +692,9 @@ func (r *Runner) refused(p Procedure, err error) error {
 	state := Failed
 	var ref *Refusal
 	if errors.As(err, &ref) {
+		if ref.Safeguard == certificateGiven && !r.changed {
+			r.Site.request(ref)
+		}
 		ref.Changed = r.changed
 		state = Refused
 	}

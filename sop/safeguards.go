@@ -3,13 +3,13 @@ package sop
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/inventory"
 	"github.com/etcdrill/etcdrill/sop/pki"
 )
@@ -276,28 +276,43 @@ func quotaHeadroom() Safeguard {
 	return Safeguard{Name: "quota-headroom", Show: "etcdctl endpoint status --cluster -w table",
 		Risk: "the quota may be reached in the middle of the procedure, which stops all writes",
 		Holds: func(v View) error {
+			var hidden error
 			for _, l := range v.Looks {
 				quota := l.Quota
-				if quota == 0 {
+				if quota == 0 && l.Answers() {
 					quota = v.quotaOf(l.Host)
+					if why := v.hiddenOn(l.Host, v.layout().Conf); why != nil {
+						hidden = why
+					}
 				}
 				if l.Answers() && quota > 0 && float64(l.DBSize) > most*float64(quota) {
 					return &Refusal{Host: l.Host, Found: fmt.Sprintf("the backend has %d of %d bytes", l.DBSize, quota), Needed: "at most 80 %",
 						Hint: "compact and defragment first"}
 				}
 			}
-			return nil
+			return hidden
 		}}
+}
+
+// hiddenOn says which of some paths on a host could not be seen for lack of
+// rights; nil when all could.
+func (v View) hiddenOn(name string, paths ...string) error {
+	h, ok := v.Host(name)
+	if !ok || !h.Reachable() {
+		return nil
+	}
+	return hiddenIn(name, h.Facts, paths...)
 }
 
 // quotaOf reads a member's quota from its etcd.conf; etcd's own default where
 // the file names none, zero where it cannot be read.
 func (v View) quotaOf(name string) int64 {
 	h, ok := v.Host(name)
-	if !ok || !h.Facts.Files[config.ConfPath].Exists {
+	f := h.Facts.Files[v.layout().Conf]
+	if !ok || !f.Exists || f.Problem != "" {
 		return 0
 	}
-	c, err := config.ParseMember(h.Facts.Files[config.ConfPath].Content)
+	c, err := v.confOn(h)
 	if err != nil {
 		return 0
 	}
@@ -440,13 +455,20 @@ func certificates() Safeguard {
 	return Safeguard{Name: "certificates", Show: "openssl x509 -in /etc/etcd/server.crt -noout -text",
 		Risk: "a member may be locked out by its peers and clients",
 		Holds: func(v View) error {
+			var hidden error
+			if !v.layout().TLS {
+				return nil
+			}
 			for _, m := range v.Voters() {
 				name := v.HostOf(m)
 				h, ok := v.Host(name)
 				if !ok || !h.Reachable() {
 					continue
 				}
-				crt, ca := h.Facts.Files[config.ServerCertPath], h.Facts.Files[config.CAPath]
+				if why := hiddenIn(name, h.Facts, v.layout().Cert, v.layout().CA); why != nil {
+					hidden = why
+				}
+				crt, ca := h.Facts.Files[v.layout().Cert], h.Facts.Files[v.layout().CA]
 				if !crt.Exists || crt.Problem != "" || ca.Problem != "" {
 					continue // set up otherwise, or not ours to read
 				}
@@ -454,7 +476,7 @@ func certificates() Safeguard {
 					return &Refusal{Host: name, Found: err.Error(), Needed: "a certificate of the cluster's CA that lasts"}
 				}
 			}
-			return nil
+			return hidden
 		}}
 }
 
@@ -464,25 +486,34 @@ func sameCA() Safeguard {
 	return Safeguard{Name: "ca", Show: "openssl x509 -in files/pki/ca/ca.crt -noout -fingerprint -sha256",
 		Holds: func(v View) error {
 			switch {
+			case !v.layout().TLS:
+				return nil
 			case v.Admin.CAProblem != "":
 				return &Refusal{Found: v.Admin.CAProblem, Needed: "the cluster's CA in files/pki"}
 			case v.Admin.CA == "":
 				return &Refusal{Found: "there is no CA in files/pki beside the inventory", Needed: "the CA that the members' certificates are from",
 					Hint: "copy files/pki from the admin host that created the cluster; a new CA would lock the members out of each other"}
 			}
+			var hidden error
 			for _, m := range v.Voters() {
-				if err := sameCAOn(v, v.HostOf(m)); err != nil {
+				switch err := sameCAOn(v, v.HostOf(m)); {
+				case isHidden(err):
+					hidden = err
+				case err != nil:
 					return err
 				}
 			}
-			return nil
+			return hidden
 		}}
 }
 
 // sameCAOn compares the CA on a host, where it can be read, with files/pki.
 func sameCAOn(v View, name string) error {
 	h, _ := v.Host(name)
-	f := h.Facts.Files[config.CAPath]
+	f := h.Facts.Files[v.layout().CA]
+	if err := v.hiddenOn(name, v.layout().CA); err != nil {
+		return err
+	}
 	if !f.Exists || f.Problem != "" {
 		return nil
 	}
@@ -522,12 +553,16 @@ func blankHost(name string) Safeguard {
 			}
 			m, listed := v.At(name)
 			spec := v.Spec(name)
-			if listed && m.Started() && len(logOf(facts, spec)) == 0 && !facts.Units[Unit].Runs() {
+			hidden := hiddenIn(name, facts, dataDirs(spec)...)
+			if listed && hidden == nil && m.Started() && len(logOf(facts, spec)) == 0 && !facts.Units[v.unit()].Runs() {
 				return &Refusal{Host: name, Found: fmt.Sprintf("member %s has run there before, and its data is gone", ID(m.ID)), Needed: "its own data, or a new member",
 					Hint: fmt.Sprintf("removeMember %s, then addMember %s: a member that comes back without its log corrupts the cluster", name, name)}
 			}
 			for _, path := range dataDirs(spec) {
 				d := facts.Dirs[path]
+				if lacksRights(d.Problem) {
+					continue // it is told as not known
+				}
 				if d.Problem != "" {
 					return &Refusal{Host: name, Found: fmt.Sprintf("%s cannot be looked into: %s", path, d.Problem), Needed: "a look at the data directory"}
 				}
@@ -546,10 +581,10 @@ func blankHost(name string) Safeguard {
 					Hint: "move it away, or if it is not needed any more: purgeHost " + name}
 			}
 			if listed {
-				return nil // what runs there may be our own learner; its answers say which
+				return hidden // what runs there may be our own learner; its answers say which
 			}
-			if u := facts.Units[Unit]; u.Runs() {
-				return &Refusal{Host: name, Found: fmt.Sprintf("%s is %s there (pid %d)", Unit, u.Active, u.PID), Needed: "no etcd on the newcomer", Hint: "is it a member of another cluster?"}
+			if u := facts.Units[v.unit()]; u.Runs() {
+				return &Refusal{Host: name, Found: fmt.Sprintf("%s is %s there (pid %d)", v.unit(), u.Active, u.PID), Needed: "no etcd on the newcomer", Hint: "is it a member of another cluster?"}
 			}
 			for _, port := range []int{spec.ClientPort, spec.PeerPort} {
 				if by, taken := facts.Ports[port]; taken {
@@ -559,7 +594,7 @@ func blankHost(name string) Safeguard {
 			if l := v.LookAt(name); l.Answers() {
 				return &Refusal{Host: name, Found: fmt.Sprintf("member %s of cluster %s answers there", ID(l.MemberID), ID(l.ClusterID)), Needed: "no etcd on the newcomer"}
 			}
-			return nil
+			return hidden
 		}}
 }
 
@@ -584,6 +619,9 @@ func roomOnDisk(name string) Safeguard {
 				most = max(most, l.DBSize)
 			}
 			d := facts.Dirs[v.Spec(name).DataDir]
+			if d.FreeBytes == 0 && lacksRights(d.Problem) {
+				return &Hidden{Host: name, Path: v.Spec(name).DataDir}
+			}
 			if d.FreeBytes < 2*most {
 				return &Refusal{Host: name, Found: fmt.Sprintf("%d bytes are free, the database has %d", d.FreeBytes, most), Needed: "twice the size of the database"}
 			}
@@ -597,12 +635,19 @@ func quotaFits(name string) Safeguard {
 	return Safeguard{Name: "quota", Show: "grep quota /etc/etcd/etcd.conf",
 		Holds: func(v View) error {
 			asked, said := explicitQuota(v.Spec(name))
+			var hidden error
 			would := quotaOr2GiB(v.memberConf(Install{Host: name, File: Conf, State: "existing"}).QuotaBytes)
 			for _, m := range v.LivingVoters() {
 				l, h := v.LookOf(m.ID), v.HostOf(m)
 				quota := l.Quota
 				if quota == 0 {
 					quota = v.quotaOf(h)
+				}
+				if why := v.hiddenOn(h, v.layout().Conf); why != nil {
+					hidden = why // and what it would get is not known either
+					if !said {
+						continue
+					}
 				}
 				switch {
 				case said && quota > asked:
@@ -613,7 +658,7 @@ func quotaFits(name string) Safeguard {
 						Needed: "at least the members' quota", Hint: "no member's etcd.conf could be read that says more; set etcd_quota_backend_bytes"}
 				}
 			}
-			return nil
+			return hidden
 		}}
 }
 
@@ -662,7 +707,7 @@ func noProxy(name string) Safeguard {
 			if err != nil {
 				return err
 			}
-			for _, e := range facts.Units[Unit].Env {
+			for _, e := range facts.Units[v.unit()].Env {
 				key, _, _ := strings.Cut(e, "=")
 				if k := strings.ToUpper(key); k == "HTTP_PROXY" || k == "HTTPS_PROXY" || k == "ALL_PROXY" {
 					return &Refusal{Host: name, Found: "the unit sets " + key, Needed: "no proxy between members"}
@@ -694,8 +739,11 @@ func inventorySound() Safeguard {
 		}}
 }
 
-// validHost: the name is an IP address, as URLs and certificates need it.
+// validHost: the name can stand in URLs and certificates.
 func validHost(name string) error {
+	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" {
+		return nil
+	}
 	if _, err := url.Parse("https://" + name); err != nil || name == "" || strings.ContainsAny(name, "/,:* \t") && strings.Count(name, ":") < 2 {
 		return fmt.Errorf("%q is no host", name)
 	}

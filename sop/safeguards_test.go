@@ -46,6 +46,13 @@ func TestRefusals(t *testing.T) {
 			g.w.machines[h].powerOff()
 		}
 	}
+	kubeadm := func(i int) func(g *ground) {
+		return func(g *ground) {
+			m(g, i).mkdir("/etc/kubernetes/manifests", "root", "root", 0o700)
+			m(g, i).files[kubeadmManifest] = &node{content: []byte("kind: Pod\n"), owner: "root", group: "root", mode: 0o600}
+			m(g, i).mkdir("/data/etcd/member", "root", "root", 0o700)
+		}
+	}
 	for _, c := range []struct {
 		name      string
 		hosts     int
@@ -139,6 +146,12 @@ func TestRefusals(t *testing.T) {
 			c.hashes[c.voters()[1]] = 1
 		}, add, "same-hash", "corruption"},
 		{"a backend near its quota", 3, "", func(g *ground) { g.etcd().dbSize = 7 << 30 }, add, "quota-headroom", "bytes"},
+		{"add a host of kubeadm", 3, "", kubeadm(3), add, "no-kubeadm", "its etcd is kubeadm's: /etc/kubernetes/manifests/etcd.yaml is there"},
+		{"remove a member of kubeadm", 3, "", kubeadm(1), removeOf(1), "no-kubeadm", "kubeadm"},
+		{"restart members of kubeadm", 3, "", kubeadm(1), restart, "no-kubeadm", "kubeadm"},
+		{"destroy members of kubeadm", 3, "", kubeadm(1), func(*ground) Procedure { return DestroyCluster{Stamp: stampNow()} }, "no-kubeadm", "kubeadm"},
+		{"purge members of kubeadm", 3, "", kubeadm(1), func(*ground) Procedure { return PurgeCluster{} }, "no-kubeadm", "kubeadm"},
+		{"purge a host of kubeadm", 3, "", kubeadm(4), func(*ground) Procedure { return PurgeHost{Host: hosts[4]} }, "no-kubeadm", "kubeadm"},
 		{"two minors", 3, "", func(g *ground) { m(g, 1).version = "3.6.16" }, add, "versions", "3.6.16"},
 		{"a newcomer of another minor", 3, "", func(g *ground) { m(g, 3).version = "3.6.16" }, add, "newcomer-version", "3.6.16"},
 		{"a newcomer that is to have another minor", 3, "        etcd_version: 3.6.16\n", nil, add, "newcomer-version", "etcd_version asks for 3.6.16, the members run 3.7.3"},

@@ -46,6 +46,10 @@ type Site struct {
 	Dial  Dialer
 	User  string // RBAC user that Dial comes with, empty when it has none
 
+	// Resolve gives the addresses of a host that the inventory has by name; nil
+	// where names cannot be looked up.
+	Resolve func(ctx context.Context, name string) ([]string, error)
+
 	Now       func() time.Time
 	Random    io.Reader
 	Deadlines Deadlines
@@ -259,9 +263,6 @@ func (s *Site) readInventory(v *View, scope Scope) error {
 			v.Inventory.Faults = append(v.Inventory.Faults, f.String())
 		}
 	}
-	if g.Unit != Unit {
-		v.Inventory.Faults = append(v.Inventory.Faults, fmt.Sprintf("etcd_systemd_unit %q: this version knows only %s", g.Unit, Unit))
-	}
 	if scope.Write && v.Inventory.Edit == "edit" {
 		if err := inventory.CheckWritable(s.Inventory); err != nil {
 			v.Inventory.Unwrites = err.Error()
@@ -295,6 +296,11 @@ func (s *Site) newcomer(content []byte, g *inventory.Group, name string) (invent
 	// does; a certificate without it is of an earlier member on that host.
 	_, pending := memberAt(members, g.PeerURL(inventory.Host{Name: name, PeerPort: g.PeerPort}))
 	pending = pending && s.Edit != "" && s.Edit != "edit"
+	// What somebody else has signed for this host is meant for it, and the number
+	// with it; else each certificate that comes would ask for another.
+	if _, err := s.PKI.Load(); errors.Is(err, pki.ErrHalfCA) {
+		pending = true
+	}
 	for _, n := range s.certNames() {
 		if own, ok := s.issuedTo(n, g.Cluster, name); ok && pending {
 			seq = own // it is being added, and the number is its own
@@ -346,10 +352,17 @@ func (s *Site) readAdmin(v *View, scope Scope, last AdminView) {
 	case err == nil:
 		a.CACert = ca.CertPEM
 		a.CA, _ = pki.Fingerprint(a.CACert)
+	case errors.Is(err, pki.ErrHalfCA):
+		if a.CACert, err = s.PKI.LoadCert(); err != nil {
+			a.CAProblem = err.Error()
+			break
+		}
+		a.CA, _ = pki.Fingerprint(a.CACert)
+		a.External = true
 	case !errors.Is(err, pki.ErrNoCA):
 		a.CAProblem = err.Error()
 	}
-	a.Issued, a.KeySums = map[string][]byte{}, map[string]string{}
+	a.Issued, a.KeySums, a.Unusable = map[string][]byte{}, map[string]string{}, map[string]string{}
 	for _, h := range v.Wanted.Hosts {
 		s.readIssued(a, v.Wanted.MemberName(h))
 	}
@@ -365,11 +378,21 @@ func (s *Site) readAdmin(v *View, scope Scope, last AdminView) {
 }
 
 func (s *Site) readIssued(a *AdminView, name string) {
-	if p, err := s.PKI.LoadPair(name); err == nil {
-		a.Issued[name] = p.CertPEM
-		sum := sha256.Sum256(p.KeyPEM)
-		a.KeySums[name] = hex.EncodeToString(sum[:])
+	p, err := s.PKI.LoadPair(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
 	}
+	if err == nil {
+		// A run that was cut off between the two leaves the key of another.
+		err = p.Matches()
+	}
+	if err != nil {
+		a.Unusable[name] = err.Error()
+		return
+	}
+	a.Issued[name] = p.CertPEM
+	sum := sha256.Sum256(p.KeyPEM)
+	a.KeySums[name] = hex.EncodeToString(sum[:])
 }
 
 // certNames are the members that certificates were issued for.
@@ -420,9 +443,6 @@ func (s *Site) host(spec inventory.Host) (host.Host, error) {
 	return h, nil
 }
 
-// Unit is the unit that runs etcd.
-const Unit = "etcd.service"
-
 func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scope Scope) HostView {
 	hv := HostView{Name: spec.Name, Taken: s.Now()}
 	h, err := s.host(spec)
@@ -430,11 +450,20 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		hv.Problem = err.Error()
 		return hv
 	}
+	l := v.layout()
 	q := host.Question{
-		Units: []string{Unit},
-		Files: []string{config.ConfPath, config.CAPath, config.ServerCertPath, config.EnvPath, config.UnitPath, config.JoinDropInPath},
-		Sums:  []string{config.ServerKeyPath},
-		Dirs:  []string{spec.DataDir, config.ConfDir, config.JoinDropInDir},
+		Units: []string{l.Unit},
+		Files: []string{kubeadmManifest, l.Conf, config.EnvPath, l.UnitPath(), l.JoinDropInPath(), config.KeptPath(l.UnitPath())},
+		Dirs:  append([]string{spec.DataDir, config.ConfDir, l.JoinDropInDir()}, l.Dirs()...),
+	}
+	if l.TLS {
+		q.Files, q.Sums = append(q.Files, l.CA, l.Cert), []string{l.Key}
+	}
+	if l.Form == config.Env {
+		q.Files = append(q.Files, l.PackagedUnitPath())
+	}
+	if l.OwnDir() == "" {
+		q.Files = append(q.Files, config.KeptPath(l.Conf))
 	}
 	// What costs a host most to find out, and no step of ours changes.
 	s.mu.Lock()
@@ -445,7 +474,11 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	if client {
 		q = host.Question{}
 	} else if scope.AllHosts || scope.Ports || known.Facts.Clock.IsZero() {
-		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{config.User}, v.Wanted.Binary
+		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{l.User}, l.Binary
+		q.Addrs = isName(spec.Name)
+	}
+	if spec.DataDir == kubeadmDataDir && !client {
+		q.Units = append(q.Units, kubeletUnit)
 	}
 	if spec.WALDir != "" && !client {
 		q.Dirs = append(q.Dirs, spec.WALDir)
@@ -461,12 +494,13 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 			q.Dial = append(q.Dial, dialable(v.PeerURL(scope.Subject)))
 		}
 	}
+	patience := s.Deadlines[Looking]
 	if c, ok := h.(host.Connector); ok {
 		first, stop := context.WithTimeout(ctx, s.Deadlines[Connecting])
 		c.Connect(first)
 		stop()
+		patience = s.Deadlines[Inspecting]
 	}
-	patience := s.Deadlines[Looking]
 	if len(q.Dial) > 0 || len(q.TLS) > 0 {
 		patience *= 2 // the host itself waits for peers that do not answer
 	}
@@ -483,6 +517,12 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	answered := s.Now()
 	if q.Etcd == "" {
 		facts.Ports, facts.Users, facts.Etcd = known.Facts.Ports, known.Facts.Users, known.Facts.Etcd
+	}
+	if !q.Addrs {
+		facts.Addrs = known.Facts.Addrs
+	}
+	if hv.Listen = known.Listen; q.Etcd != "" && isName(spec.Name) {
+		hv.Listen = s.listenOn(ctx, spec.Name, facts.Addrs)
 	}
 	if !scope.Reach {
 		dials := maps.Clone(known.Facts.Dials)
@@ -860,9 +900,11 @@ func (s *Site) newestSnapshot() *Saved {
 }
 
 // past reads from the journals which hosts were removed from here, and which
-// adds were begun.
+// adds were begun. Runs on another cluster, of another group or of an earlier
+// time, do not count.
 func (s *Site) past() (removed, added map[string]time.Time) {
 	removed, added = map[string]time.Time{}, map[string]time.Time{}
+	own := s.rememberedID()
 	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*Member*", "journal.jsonl"))
 	if err != nil {
 		return removed, added
@@ -874,6 +916,9 @@ func (s *Site) past() (removed, added map[string]time.Time) {
 		}
 		records, _ := ReadJournal(f) // a journal that was cut off tells what it can
 		f.Close()
+		if id := clusterOfRun(records); id != 0 && own != 0 && id != own {
+			continue
+		}
 		for _, r := range records {
 			if name, ok := strings.CutPrefix(r.Procedure, "removeMember "); ok && (r.State == Finished || r.State == Recorded) {
 				removed[name] = r.Time
@@ -884,6 +929,20 @@ func (s *Site) past() (removed, added map[string]time.Time) {
 		}
 	}
 	return removed, added
+}
+
+// clusterOfRun reads from a journal which cluster the run was about; zero when it
+// does not say.
+func clusterOfRun(records []Record) uint64 {
+	for _, r := range records {
+		var id uint64
+		if r.State == Began && r.Step == 0 {
+			if _, err := fmt.Sscanf(r.Detail, "cluster %x,", &id); err == nil {
+				return id
+			}
+		}
+	}
+	return 0
 }
 
 func (s *Site) debtsPath() string { return filepath.Join(s.State, "debts."+s.Group) }

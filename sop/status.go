@@ -25,6 +25,8 @@ type Report struct {
 	// Findings are what is not as it should be: drift between inventory,
 	// cluster and files, debts, alarms, lag, clocks.
 	Findings []string `json:"findings,omitempty"`
+	// Unknown is what could not be seen for lack of rights.
+	Unknown []string `json:"unknown,omitempty"`
 }
 
 // A MemberStatus is one line of a Report.
@@ -68,7 +70,7 @@ func ReportOf(v View) Report {
 		}
 	}
 	slices.SortStableFunc(s.Members, func(a, b MemberStatus) int { return compareHosts(a.Host, b.Host) })
-	s.Findings = v.findings()
+	s.Findings, s.Unknown = v.findings(), v.unknown()
 	return s
 }
 
@@ -99,7 +101,7 @@ func (v View) unitState(name string) string {
 	case !h.Reachable():
 		return "unreachable"
 	}
-	u := h.Facts.Units[Unit]
+	u := h.Facts.Units[v.unit()]
 	state := u.Active
 	if u.Load == "masked" {
 		state = "masked"
@@ -139,7 +141,7 @@ func (v View) findings() []string {
 		if s.Name == "inventory-sound" {
 			continue
 		}
-		if err := s.Holds(v); err != nil {
+		if err := s.Holds(v); err != nil && !isHidden(err) {
 			text := err.Error()
 			if r, ok := err.(*Refusal); ok { //nolint:errorlint // Holds gives it bare
 				text = r.Found
@@ -148,10 +150,10 @@ func (v View) findings() []string {
 		}
 	}
 	for _, step := range refs.steps() {
-		if h, ok := v.Host(step.Host); !ok || !h.Reachable() {
-			continue
+		if h, ok := v.Host(step.Host); !ok || !h.Reachable() || step.Act == nil {
+			continue // a wait is for what is done before it
 		}
-		if err := step.Until(v); err != nil {
+		if err := step.Until(v); err != nil && !isHidden(err) {
 			all = append(all, "drift: "+err.Error())
 		}
 	}
@@ -220,11 +222,14 @@ func (s Report) Text() string {
 	if s.Snapshot != nil {
 		fmt.Fprintf(&b, "\nsnapshot: %s, revision %d, taken %s\n", s.Snapshot.Path, s.Snapshot.Revision, s.Snapshot.Taken.Format(time.RFC3339))
 	}
-	if len(s.Findings) > 0 {
+	if len(s.Findings)+len(s.Unknown) > 0 {
 		b.WriteString("\n")
 		for _, f := range s.Findings {
 			fmt.Fprintf(&b, "! %s\n", f)
 		}
+	}
+	for _, u := range s.Unknown {
+		fmt.Fprintf(&b, "? %s\n", u)
 	}
 	return b.String()
 }

@@ -37,7 +37,7 @@ func either(cs ...Condition) Condition {
 // subject may be missing, pending, dead or in the inventory already.
 func clusterNeeds(subject ...string) []Safeguard {
 	return []Safeguard{
-		inventorySound(), mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(),
+		inventorySound(), notKubeadm(), mayAdminister(), quorate(), oneCluster(), sameCluster(), sameList(),
 		nothingPending(subject...), inventoryAgrees(subject...), noAlarm(), quotaHeadroom(), oneMinor(),
 		sameHash(), votersKeepUp(), clocksAgree(), certificates(), sameCA(),
 	}
@@ -90,32 +90,62 @@ func reachesBack(name string) Safeguard {
 
 // prepare makes directories, certificates and unit on a host.
 func prepare(v View, h string) []Step {
-	spec := v.Spec(h)
-	steps := []Step{
-		{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}},
-		guarded(makeDir(h, config.ConfDirectory()), etcdUser(h)),
-		makeDir(h, config.DataDirectory(spec.DataDir)),
+	spec, l := v.Spec(h), v.layout()
+	var steps []Step
+	if l.TLS && !v.Admin.External {
+		steps = append(steps, Step{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}})
 	}
+	if l.OwnDir() != "" {
+		steps = append(steps, guarded(makeDir(h, l.Place(config.ConfDirectory())), etcdUser(h)))
+	}
+	for _, d := range l.Dirs() {
+		at := config.OwnedFile{Path: d, Owner: "root", Group: "root", Mode: 0o755}
+		steps = append(steps, Step{Title: "make " + d, Host: h, Act: On{h, host.MakeDir{Path: d, Owner: at.Owner, Group: at.Group, Mode: at.Mode}}, Until: dirThere(h, d)})
+	}
+	steps = append(steps, guarded(makeDir(h, l.Place(config.DataDirectory(spec.DataDir))), etcdUser(h)))
 	if spec.WALDir != "" {
-		steps = append(steps, makeDir(h, config.DataDirectory(spec.WALDir)))
+		steps = append(steps, makeDir(h, l.Place(config.DataDirectory(spec.WALDir))))
 	}
-	for _, f := range []File{CACert, ServerKey, ServerCert} {
-		a := Install{Host: h, File: f}
-		steps = append(steps, Step{Title: "write " + string(f), Host: h, Act: a, Until: inPlace(a)})
+	if l.TLS {
+		for _, f := range []File{CACert, ServerKey, ServerCert} {
+			a := Install{Host: h, File: f, At: v.at(f)}
+			steps = append(steps, Step{Title: "write " + string(f), Host: h, Act: a, Until: inPlace(a)})
+		}
 	}
-	unit := Install{Host: h, File: UnitFile}
+	unit := Install{Host: h, File: UnitFile, At: v.at(UnitFile)}
+	write := Step{Title: "write the unit", Host: h, Act: unit, Until: inPlace(unit)}
+	if l.Form == config.Env {
+		write = foreignUnit(v, h)
+	}
 	env := Install{Host: h, File: EnvFile}
 	return append(steps,
-		Step{Title: "unmask the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Unmask, Unit: Unit}}, Until: notMasked(h)},
-		Step{Title: "write the unit", Host: h, Act: unit, Until: inPlace(unit)},
+		Step{Title: "unmask the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Unmask, Unit: l.Unit}}, Until: notMasked(h)},
+		write,
 		Step{Title: "write etcdctl's environment", Host: h, Act: env, Until: either(fileThere(h, config.EnvPath), inPlace(env))},
 	)
+}
+
+// dirThere holds when a directory is there, whoever's it is.
+func dirThere(name, path string) Condition {
+	return func(v View) error {
+		facts, err := v.facts(name)
+		if err != nil {
+			return err
+		}
+		if !facts.Dirs[path].Exists {
+			return fmt.Errorf("%s is not on %s", path, name)
+		}
+		return nil
+	}
 }
 
 func fileThere(name, path string) Condition {
 	return func(v View) error {
 		facts, err := v.facts(name)
 		if err != nil {
+			return err
+		}
+		if err := hiddenIn(name, facts, path); err != nil {
 			return err
 		}
 		if !facts.Files[path].Exists {
@@ -131,8 +161,8 @@ func notMasked(name string) Condition {
 		if err != nil {
 			return err
 		}
-		if facts.Units[Unit].Load == "masked" {
-			return fmt.Errorf("%s on %s is masked", Unit, name)
+		if facts.Units[v.unit()].Load == "masked" {
+			return fmt.Errorf("%s on %s is masked", v.unit(), name)
 		}
 		return nil
 	}
@@ -150,15 +180,18 @@ func daemonReload(h string) Step {
 	return Step{Title: "let systemd read the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.DaemonReload}}, Until: loaded(h)}
 }
 
-func enable(h string) Step {
-	return Step{Title: "enable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Enable, Unit: Unit}}, Until: enabled(h, "enabled")}
+func enable(v View, h string) Step {
+	return Step{Title: "enable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Enable, Unit: v.unit()}}, Until: enabled(h, "enabled")}
 }
 
 // startUnit does not wait for Type=notify, which blocks until there is quorum.
-func startUnit(h string, needs ...Safeguard) Step {
-	return Step{Title: "start etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Start, Unit: Unit, NoBlock: true}}, Until: runs(h), Needs: needs}
+func startUnit(v View, h string, needs ...Safeguard) Step {
+	if v.layout().Form == config.Env {
+		needs = append(needs, plainUnit(h))
+	}
+	return Step{Title: "start etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Start, Unit: v.unit(), NoBlock: true}}, Until: runs(h), Needs: needs}
 }
 
-func stopUnit(h string) Step {
-	return Step{Title: "stop etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Stop, Unit: Unit, NoBlock: true}}, Until: stopped(h), Patience: Electing, Etcd: true}
+func stopUnit(v View, h string) Step {
+	return Step{Title: "stop etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Stop, Unit: v.unit(), NoBlock: true}}, Until: stopped(h), Patience: Electing, Etcd: true}
 }

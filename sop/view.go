@@ -127,6 +127,9 @@ type HostView struct {
 	// took the certificate, else the error's text. One that is not in it was not
 	// tried, or the host could not.
 	Shakes map[host.Handshake]string
+	// Listen is the address that etcd is to listen on where the inventory has the
+	// host by name; empty for all of them.
+	Listen string
 }
 
 // Reachable reports whether the host could be looked at.
@@ -140,8 +143,13 @@ type AdminView struct {
 	// CAProblem says what is wrong with it.
 	CA, CAProblem string
 	CACert        []byte
+	// External is set where only the CA's certificate is in files/pki: somebody
+	// else signs.
+	External bool
 	// Issued are the certificates in files/pki/etcd, PEM, by member name.
 	Issued map[string][]byte
+	// Unusable says of those that are there and not among Issued what is wrong.
+	Unusable map[string]string
 	// KeySums are the sha256 of their keys, hex.
 	KeySums map[string]string
 	// Snapshot is the newest one that was verified; nil when there is none.
@@ -337,12 +345,19 @@ func (v View) Votes() Votes {
 func (v View) Exists() bool { return len(v.Members) > 0 }
 
 // ClusterID is that of the members that answered; zero when none did. Where
-// they differ it is the one of most, and safeguard one-cluster refuses.
+// they differ it is the one of most, and safeguard one-cluster refuses. A host
+// that the inventory does not have may be another cluster's, with all of its
+// members, and counts only when none of the inventory's answers.
 func (v View) ClusterID() uint64 {
 	count := map[uint64]int{}
 	var best uint64
 	for _, l := range v.Looks {
-		if l.Answers() {
+		if _, wanted := v.Wanted.Host(l.Host); wanted && l.Host != "" && l.Answers() {
+			count[l.ClusterID]++
+		}
+	}
+	for _, l := range v.Looks {
+		if l.Answers() && (len(count) == 0 || count[l.ClusterID] > 0) {
 			count[l.ClusterID]++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/etcdrill/etcdrill/lab/workload"
 )
@@ -16,15 +17,45 @@ var (
 )
 
 // A Checker judges one promise. Check gives nil, or an error that wraps
-// ErrViolation or ErrUnknown.
+// ErrViolation or ErrUnknown. It does not change the evidence.
 type Checker struct {
 	Name  string
 	Check func(ctx context.Context, e Evidence) error
 }
 
-// All are the checkers of this package.
+// All are the checkers that judge any load on any cluster. For gives those of
+// a run.
 func All() []Checker {
 	return []Checker{NoAckedWriteLost(), Linearizable(), HashesAgree(), MembershipAgrees()}
+}
+
+// For gives the checkers that evidence calls for: ForLoad and ForOperators.
+func For(e Evidence) []Checker { return append(ForLoad(e), ForOperators(e)...) }
+
+// ForLoad gives those that judge a load and its cluster: All, the second
+// opinion, and those for whose promise there was an occasion. Without leases,
+// say, there is nothing to say of leases.
+func ForLoad(e Evidence) []Checker {
+	all := append(All(), SecondOpinion())
+	if h := e.History; h != nil && h.Watchers > 0 {
+		all = append(all, Watches())
+	}
+	if h := e.History; h != nil && h.LeaseClients > 0 {
+		all = append(all, Leases())
+	}
+	return all
+}
+
+// ForOperators gives those that judge the operators, when all have ended.
+func ForOperators(e Evidence) []Checker {
+	var all []Checker
+	if len(e.Operators) > 0 {
+		all = append(all, VotesKept(), OneChangeAtATime(), Safeguards(), RefusalsHarmless(), Resumed(), JournalTruthful())
+	}
+	if e.budgeted() {
+		all = append(all, Available())
+	}
+	return all
 }
 
 // A Verdict is how a check ended.
@@ -47,6 +78,9 @@ type Finding struct {
 // Judge makes the checks in turn. An error that wraps neither sentinel, and a
 // ctx that has ended, count as undecided.
 func Judge(ctx context.Context, e Evidence, checkers ...Checker) []Finding {
+	if e.History != nil {
+		e.order = &order{}
+	}
 	var findings []Finding
 	for _, c := range checkers {
 		err := ctx.Err()
@@ -67,13 +101,51 @@ func Judge(ctx context.Context, e Evidence, checkers ...Checker) []Finding {
 
 // Evidence is what checkers judge.
 type Evidence struct {
-	// History is what the load's clients saw. It is kept apart from the rest.
+	// History is what the load's clients saw, and Log what a member says of the
+	// same keys; nil where it could not be had (LogErr). Both are kept apart
+	// from the rest.
 	History *workload.History `json:"-"`
+	Log     *Log              `json:"-"`
+	LogErr  string            `json:"log_error,omitempty"`
 	// Views are what the members say, each dialled on its own after the run.
 	Views []View `json:"views"`
 	// Intended are the peer URLs that the members should have. Empty means
 	// that nobody said.
 	Intended []string `json:"intended,omitempty"`
+	// Taken is when the members were asked.
+	Taken time.Time `json:"taken"`
+	// Operators are those who worked on the cluster, in the order in which they
+	// began. Others says that there were more, whose journals are not here: then
+	// nobody can tell from these alone who was a member when.
+	Operators []Operator `json:"operators,omitempty"`
+	Others    bool       `json:"others,omitempty"`
+	// Faults are what else the cluster went through.
+	Faults []Fault `json:"faults,omitempty"`
+
+	order *order // made once for all checkers of a Judge
+}
+
+// order keeps the timeline of a history.
+type order struct{ t *timeline }
+
+// timeline is the order of the history's changes. It is read only.
+func (e Evidence) timeline() *timeline {
+	if e.order == nil {
+		return newTimeline(e.History, e.log(), e.Views)
+	}
+	if e.order.t == nil {
+		e.order.t = newTimeline(e.History, e.log(), e.Views)
+	}
+	return e.order.t
+}
+
+// log is the log, or what a watcher was told from the start to its end without
+// a break.
+func (e Evidence) log() *Log {
+	if e.Log != nil || e.History == nil {
+		return e.Log
+	}
+	return watched(e.History)
 }
 
 // A View is what one member says.

@@ -25,12 +25,17 @@ type Query struct {
 	History *workload.History
 	// Intended are the peer URLs that the members should have.
 	Intended []string
+	// Log has a member tell all that happened to the load's keys since it began,
+	// which says what became of writes that nobody heard of again.
+	Log bool
 	// Hash compacts the key space and compares the hashes at the compacted
 	// revision. For labs only: it writes a key (HashKey), drops all history,
 	// and a member that has not cached the hash stops writes while it scans.
 	Hash bool
 	// Timeout of each request, 5 s when 0.
 	Timeout time.Duration
+	// Clock gives the time of the evidence; time.Now when nil.
+	Clock func() time.Time
 }
 
 // HashKey is written before a compaction, so that there is always something
@@ -53,7 +58,10 @@ const (
 // an error is returned only for a query that makes no sense or a ctx that has
 // ended.
 func Collect(ctx context.Context, q Query) (Evidence, error) {
-	e := Evidence{History: q.History, Intended: q.Intended}
+	if q.Clock == nil {
+		q.Clock = time.Now
+	}
+	e := Evidence{History: q.History, Intended: q.Intended, Taken: q.Clock()}
 	switch {
 	case len(q.Endpoints) == 0:
 		return e, errors.New("collect evidence: no endpoints")
@@ -72,6 +80,9 @@ func Collect(ctx context.Context, q Query) (Evidence, error) {
 	}
 	each(members, func(m *asked) { m.connect(ctx, q.Dial) })
 	each(members, func(m *asked) { m.look(ctx, q.History.Prefix) })
+	if q.Log {
+		e.Log, e.LogErr = logOf(ctx, members, q.History) // before anything is compacted
+	}
 	if q.Hash {
 		hash(ctx, members)
 	}
@@ -170,6 +181,78 @@ func (m *asked) look(ctx context.Context, prefix string) {
 		}
 		return nil
 	})
+}
+
+// logOf asks one voter after the other, until one tells all that happened up to
+// the newest revision that any of them has shown.
+func logOf(ctx context.Context, members []*asked, h *workload.History) (*Log, string) {
+	voters := slices.DeleteFunc(slices.Clone(members), func(m *asked) bool { return m.view.Err != "" || m.view.IsLearner })
+	to := h.StartRevision
+	for _, m := range voters {
+		to = max(to, m.view.Revision)
+	}
+	why := "no voter answered"
+	for _, m := range voters {
+		l := &Log{Endpoint: m.view.Endpoint, From: h.StartRevision + 1, To: to}
+		err := m.log(ctx, h.Prefix, l)
+		if compacted := (compactedError{}); errors.As(err, &compacted) {
+			l.From, l.Events = compacted.revision+1, nil
+			err = m.log(ctx, h.Prefix, l)
+		}
+		if err == nil {
+			return l, ""
+		}
+		why = fmt.Sprintf("member at %s: %v", m.view.Endpoint, err)
+	}
+	return nil, why
+}
+
+// compactedError says that a watch asked for what is compacted.
+type compactedError struct{ revision int64 }
+
+func (e compactedError) Error() string { return fmt.Sprintf("compacted up to revision %d", e.revision) }
+
+// log watches from the log's first revision on until all up to its last has
+// been told.
+func (m *asked) log(ctx context.Context, prefix string, l *Log) error {
+	if l.To < l.From {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), m.timeout)
+	defer cancel()
+	responses := m.etcd.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(l.From), clientv3.WithCreatedNotify())
+	asking := time.NewTicker(settleEvery)
+	defer asking.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("watch from revision %d: %w", l.From, ctx.Err())
+		case <-asking.C:
+			if err := m.etcd.RequestProgress(ctx); err != nil {
+				return fmt.Errorf("ask how far the watch is: %w", err)
+			}
+		case r, ok := <-responses:
+			if !ok {
+				return errors.New("the watch was closed")
+			}
+			if r.CompactRevision > 0 {
+				return compactedError{r.CompactRevision}
+			}
+			if err := r.Err(); err != nil {
+				return fmt.Errorf("watch from revision %d: %w", l.From, err)
+			}
+			for _, x := range r.Events {
+				if x.Kv.ModRevision > l.To { // what came later is nobody's
+					return nil
+				}
+				l.Events = append(l.Events, workload.Event{Key: string(x.Kv.Key), Deleted: x.Type == clientv3.EventTypeDelete,
+					Value: string(x.Kv.Value), ModRevision: x.Kv.ModRevision, Lease: x.Kv.Lease})
+			}
+			if r.IsProgressNotify() && r.Header.Revision >= l.To {
+				return nil
+			}
+		}
+	}
 }
 
 // hash has one member compact and all members give their hashes there. Where

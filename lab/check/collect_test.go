@@ -66,7 +66,7 @@ func dial(t *testing.T, endpoint string) *clientv3.Client {
 func collect(t *testing.T, c *loopback.Cluster, h *workload.History) check.Evidence {
 	t.Helper()
 	e, err := check.Collect(t.Context(), check.Query{
-		Endpoints: c.Endpoints(), Dial: workload.Dialer{}.Dial, History: h, Intended: c.PeerURLs(), Hash: true, Timeout: patience,
+		Endpoints: c.Endpoints(), Dial: workload.Dialer{}.Dial, History: h, Intended: c.PeerURLs(), Log: true, Hash: true, Timeout: patience,
 	})
 	require.NoError(t, err)
 	return e
@@ -74,7 +74,7 @@ func collect(t *testing.T, c *loopback.Cluster, h *workload.History) check.Evide
 
 func requireAllPass(t *testing.T, e check.Evidence) {
 	t.Helper()
-	for _, f := range check.Judge(t.Context(), e, check.All()...) {
+	for _, f := range check.Judge(t.Context(), e, check.For(e)...) {
 		require.NoError(t, f.Err, f.Checker)
 	}
 }

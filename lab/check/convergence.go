@@ -10,7 +10,7 @@ import (
 // HashesAgree checks that all members have the same key space, by the hash
 // of it at one compacted revision.
 func HashesAgree() Checker {
-	return Checker{"hashes-agree", func(_ context.Context, e Evidence) error {
+	return Checker{Name: "hashes-agree", Check: func(_ context.Context, e Evidence) error {
 		if err := e.answered(); err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func HashesAgree() Checker {
 // intended peer URLs, all started, none of them a learner, in one cluster, and
 // that each of them takes itself for a voter.
 func MembershipAgrees() Checker {
-	return Checker{"membership-agrees", func(_ context.Context, e Evidence) error {
+	return Checker{Name: "membership-agrees", Check: func(_ context.Context, e Evidence) error {
 		// What is plainly wrong is told even where a member is silent.
 		var wrong []error
 		bad := func(format string, a ...any) { wrong = append(wrong, violation(format, a...)) }

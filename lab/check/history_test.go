@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,90 +29,6 @@ func init() {
 	if flag.Lookup("rewrite") == nil {
 		flag.Bool("rewrite", false, "write the histories in testdata anew")
 	}
-}
-
-// small is the history that all in testdata are made from.
-var small = simulation{seed: 3, clients: 4, keys: 2, ops: 60, reads: 0.3, doubt: 0.15}
-
-// spoilt are the histories that are bad on purpose: what was done to a good
-// one, and which checkers must see it. Those not named must pass.
-var spoilt = []struct {
-	name  string
-	spoil func(t *testing.T, h *workload.History, e *check.Evidence)
-	want  map[string]string // checker to part of its message
-}{
-	{"lost-at-the-end", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		// A member came back with its data as of one write ago.
-		i := lastAcked(h, func(o workload.Op) bool { return o.Prev != "" })
-		o := h.Ops[i]
-		e.Views[1].Final[o.Key] = check.Value{Value: o.Prev, ModRevision: o.ModRevision}
-	}, map[string]string{"no-acked-write-lost": "1 acknowledged writes are missing"}},
-	{"lost-and-covered", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		// A write vanished; the next on its key found the one before it.
-		i, next := covered(h)
-		h.Ops[next].Prev, h.Ops[next].ModRevision = h.Ops[i].Prev, h.Ops[i].ModRevision
-	}, map[string]string{"no-acked-write-lost": "1 acknowledged writes are missing", "linearizable": "was found instead of"}},
-	{"stale-read", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		// A get was served by a member that had not heard of the last write,
-		// as its revision admits.
-		i := slices.IndexFunc(h.Ops, func(o workload.Op) bool { return o.Kind == workload.Get && o.ModRevision > 0 })
-		w := slices.IndexFunc(h.Ops, func(o workload.Op) bool { return o.Acked() && o.Revision == h.Ops[i].ModRevision })
-		h.Ops[i].Value, h.Ops[i].ModRevision, h.Ops[i].Revision = h.Ops[w].Prev, h.Ops[w].ModRevision, h.Ops[w].Revision-1
-	}, map[string]string{"linearizable": "had been seen"}},
-	{"hidden-write", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		// The same, from a member that claims to be up to date.
-		i := slices.IndexFunc(h.Ops, func(o workload.Op) bool { return o.Kind == workload.Get && o.ModRevision > 0 })
-		w := slices.IndexFunc(h.Ops, func(o workload.Op) bool { return o.Acked() && o.Revision == h.Ops[i].ModRevision })
-		h.Ops[i].Value, h.Ops[i].ModRevision = h.Ops[w].Prev, h.Ops[w].ModRevision
-	}, map[string]string{"linearizable": "was found instead of"}},
-	{"two-clusters", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		// Two leaders counted revisions side by side.
-		i := lastAcked(h, func(workload.Op) bool { return true })
-		j := slices.IndexFunc(h.Ops, func(o workload.Op) bool { return o.Acked() && o.Key != h.Ops[i].Key })
-		h.Ops[i].Revision = h.Ops[j].Revision
-		for v := range e.Views {
-			e.Views[v].Final[h.Ops[i].Key] = check.Value{Value: h.Ops[i].Value, ModRevision: h.Ops[i].Revision}
-		}
-		h.Ops[i].Prev, h.Ops[i].ModRevision = "", 0
-		e.Views[2].ClusterID++
-	}, map[string]string{"linearizable": "two writes made revision", "no-acked-write-lost": "", "membership-agrees": "cluster ID is c1"}},
-	{"failed-write-read", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		// What was refused took effect after all.
-		i := slices.IndexFunc(h.Ops, func(o workload.Op) bool { return o.Kind == workload.Get && o.ModRevision > 0 })
-		w := slices.IndexFunc(h.Ops, func(o workload.Op) bool { return o.Acked() && o.Revision == h.Ops[i].ModRevision })
-		h.Ops[w].Outcome, h.Ops[w].Revision, h.Ops[w].ModRevision, h.Ops[w].Prev = workload.Fail, 0, 0, ""
-		h.Ops[w].Error = "raft proposal dropped"
-	}, map[string]string{"linearizable": "of a write that had failed", "no-acked-write-lost": "of a write that had failed"}},
-	{"value-from-nowhere", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		for _, v := range e.Views {
-			v.Final[prefix+"c0/k0"] = check.Value{Value: "stranger", ModRevision: v.Revision}
-		}
-	}, map[string]string{"linearizable": "no client wrote that there", "no-acked-write-lost": "no client wrote that there"}},
-	{"twice", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		// A write was proposed again behind its client's back, took effect a
-		// second time, and covered what had come between.
-		i, _ := met(h)
-		for v := range e.Views {
-			e.Views[v].Revision++
-			e.Views[v].Final[h.Ops[i].Key] = check.Value{Value: h.Ops[i].Value, ModRevision: e.Views[v].Revision}
-		}
-	}, map[string]string{"linearizable": "it took effect twice", "no-acked-write-lost": "it took effect twice"}},
-	{"hashes-differ", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		e.Views[2].Hash++
-	}, map[string]string{"hashes-agree": "the hash is 0000feed at https://m0:2379 and 0000feee at https://m2:2379"}},
-	{"zombie-member", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		// A removed member is back in one member's list.
-		e.Views[1].Members = append(e.Views[1].Members, check.Member{ID: 4, Name: "m3", PeerURLs: []string{"https://m3:2380"}})
-	}, map[string]string{"membership-agrees": "were intended"}},
-	{"secret-learner", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		// All lists call it a voter; it does not know.
-		e.Views[2].IsLearner = true
-	}, map[string]string{"membership-agrees": "member 3 at https://m2:2379 takes itself for a learner"}},
-	{"unstarted-member", func(t *testing.T, h *workload.History, e *check.Evidence) {
-		for v := range e.Views {
-			e.Views[v].Members[2].Name = ""
-		}
-	}, map[string]string{"membership-agrees": "has not started"}},
 }
 
 func lastAcked(h *workload.History, ok func(workload.Op) bool) int {
@@ -139,6 +57,19 @@ func readBy(h *workload.History, w workload.Op) bool {
 	return slices.ContainsFunc(h.Ops, func(o workload.Op) bool { return o.Kind == workload.Get && o.ModRevision == w.Revision })
 }
 
+// settledRead is a get of a write that was acknowledged before it was called,
+// and that write.
+func settledRead(h *workload.History) (get, put int) {
+	for get, o := range h.Ops {
+		for put, w := range h.Ops {
+			if o.Kind == workload.Get && w.Acked() && o.Key == w.Key && o.ModRevision == w.Revision && w.Return < o.Call {
+				return get, put
+			}
+		}
+	}
+	panic("no write was read later")
+}
+
 // met is a write of unknown outcome that another operation met.
 func met(h *workload.History) (write, by int) {
 	for write, w := range h.Ops {
@@ -151,73 +82,135 @@ func met(h *workload.History) (write, by int) {
 	panic("no write of unknown outcome was met")
 }
 
+// store writes a history and its evidence, and, where there are any, the log
+// and the operators' journals.
 func store(t *testing.T, name string, h *workload.History, e check.Evidence) {
 	t.Helper()
-	f, err := os.Create(historyPath(name))
-	require.NoError(t, err)
-	defer f.Close()
-	_, err = h.WriteTo(f)
-	require.NoError(t, err)
-	b, err := json.MarshalIndent(e, "", " ")
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(evidencePath(name), append(b, '\n'), 0o644))
+	write := func(kind string, to func(w io.Writer) error) {
+		f, err := os.Create(stored(name, kind))
+		require.NoError(t, err)
+		defer f.Close()
+		require.NoError(t, to(f))
+	}
+	asJSON := func(v any) func(io.Writer) error {
+		return func(w io.Writer) error {
+			enc := json.NewEncoder(w)
+			enc.SetIndent("", " ")
+			return enc.Encode(v)
+		}
+	}
+	write("jsonl", func(w io.Writer) error { _, err := h.WriteTo(w); return err })
+	write("evidence.json", asJSON(e))
+	if e.Log != nil {
+		write("events.jsonl", e.Log.Write)
+	}
+	if len(e.Operators) > 0 {
+		var journals [][]check.Record
+		for _, o := range e.Operators {
+			journals = append(journals, o.Records)
+		}
+		write("journals.json", asJSON(journals))
+	}
 }
 
-func historyPath(name string) string { return filepath.Join("testdata", "history", name+".jsonl") }
-func evidencePath(name string) string {
-	return filepath.Join("testdata", "history", name+".evidence.json")
-}
+func stored(name, kind string) string { return filepath.Join("testdata", "history", name+"."+kind) }
 
 func load(t *testing.T, name string) check.Evidence {
 	t.Helper()
-	h, err := workload.ReadHistory(historyPath(name))
+	h, err := workload.ReadHistory(stored(name, "jsonl"))
 	require.NoError(t, err)
-	b, err := os.ReadFile(evidencePath(name))
-	require.NoError(t, err)
+	read := func(kind string, v any) {
+		b, err := os.ReadFile(stored(name, kind))
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(b, v))
+	}
 	var e check.Evidence
-	require.NoError(t, json.Unmarshal(b, &e))
+	read("evidence.json", &e)
 	e.History = h
+	if _, err := os.Stat(stored(name, "events.jsonl")); err == nil {
+		e.Log, err = check.ReadLog(stored(name, "events.jsonl"))
+		require.NoError(t, err)
+	}
+	if len(e.Operators) > 0 {
+		var journals [][]check.Record
+		read("journals.json", &journals)
+		require.Len(t, journals, len(e.Operators))
+		for i := range e.Operators {
+			e.Operators[i].Records = journals[i]
+		}
+	}
 	return e
+}
+
+// suites are the good histories, and what is made from each by spoiling it.
+func suites() []suite {
+	return []suite{
+		{"plain", small.run, spoilt},
+		{"everything", rich.run, spoiltRich},
+		{"operators", operated, spoiltOperators},
+	}
+}
+
+type suite struct {
+	name string
+	make func() (*workload.History, check.Evidence)
+	bad  []spoiltRow
 }
 
 // Each checker is seen to pass, and seen to fail.
 func TestHistories(t *testing.T) {
 	if rewrite() {
+		require.NoError(t, os.RemoveAll(filepath.Join("testdata", "history")))
 		require.NoError(t, os.MkdirAll(filepath.Join("testdata", "history"), 0o755))
-		h, e := small.run()
-		store(t, "plain-ok", h, e)
-		for _, row := range spoilt {
-			h, e := small.run()
-			row.spoil(t, h, &e)
-			store(t, row.name+"-bad", h, e)
+	}
+	passed, failed, files := map[string]bool{}, map[string]bool{}, 0
+	for _, s := range suites() {
+		if rewrite() {
+			h, e := s.make()
+			store(t, s.name+"-ok", h, e)
+			for _, row := range s.bad {
+				h, e := s.make()
+				row.spoil(t, h, &e)
+				if !strings.Contains(row.name, "hole") {
+					renumber(&e)
+				}
+				store(t, row.name+"-bad", h, e)
+			}
+		}
+		good := load(t, s.name+"-ok")
+		for _, f := range check.Judge(t.Context(), good, check.For(good)...) {
+			require.NoError(t, f.Err, f.Checker)
+			require.Equal(t, check.Pass, f.Verdict)
+			passed[f.Checker] = true
+		}
+		files += 1 + len(s.bad)
+		for _, row := range s.bad {
+			t.Run(s.name+"/"+row.name, func(t *testing.T) {
+				bad := load(t, row.name+"-bad")
+				left := maps.Clone(row.want)
+				for _, f := range check.Judge(t.Context(), bad, check.For(bad)...) {
+					part, bad := row.want[f.Checker]
+					delete(left, f.Checker)
+					if !bad {
+						require.NoError(t, f.Err, f.Checker)
+						continue
+					}
+					require.ErrorIs(t, f.Err, check.ErrViolation, f.Checker)
+					require.ErrorContains(t, f.Err, part)
+					require.Equal(t, check.Violation, f.Verdict)
+					failed[f.Checker] = true
+				}
+				require.Empty(t, left, "checkers that were not asked")
+			})
 		}
 	}
-	for _, f := range check.Judge(t.Context(), load(t, "plain-ok"), check.All()...) {
-		require.NoError(t, f.Err, f.Checker)
-		require.Equal(t, check.Pass, f.Verdict)
+	for name := range passed {
+		require.True(t, failed[name], "%s was never seen to fail", name)
 	}
-	seen := map[string]bool{}
-	for _, row := range spoilt {
-		t.Run(row.name, func(t *testing.T) {
-			for _, f := range check.Judge(t.Context(), load(t, row.name+"-bad"), check.All()...) {
-				part, bad := row.want[f.Checker]
-				if !bad {
-					require.NoError(t, f.Err, f.Checker)
-					continue
-				}
-				require.ErrorIs(t, f.Err, check.ErrViolation, f.Checker)
-				require.ErrorContains(t, f.Err, part)
-				require.Equal(t, check.Violation, f.Verdict)
-				seen[f.Checker] = true
-			}
-		})
-	}
-	for _, c := range check.All() {
-		require.True(t, seen[c.Name], "%s was never seen to fail", c.Name)
-	}
-	files, err := filepath.Glob(filepath.Join("testdata", "history", "*.jsonl"))
+	require.Len(t, passed, 14, "every checker was seen to pass")
+	on, err := filepath.Glob(filepath.Join("testdata", "history", "*.evidence.json"))
 	require.NoError(t, err)
-	require.Len(t, files, len(spoilt)+1, "files without a test")
+	require.Len(t, on, files, "files without a test")
 }
 
 // What cannot be decided has not passed.

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -31,11 +32,12 @@ func (e *LostError) Error() string {
 // Unwrap gives ErrViolation.
 func (e *LostError) Unwrap() error { return ErrViolation }
 
-// NoAckedWriteLost checks that each acknowledged write is the final state of
-// its key on every voter or was replaced by a later write that is known. The
-// error is a *LostError where writes are missing.
+// NoAckedWriteLost checks that each acknowledged write, deletes included, is
+// in the log, and is the final state of its key on every voter or was replaced
+// by a later one that is known. The error is a *LostError where writes are
+// missing.
 func NoAckedWriteLost() Checker {
-	return Checker{"no-acked-write-lost", func(_ context.Context, e Evidence) error {
+	return Checker{Name: "no-acked-write-lost", Check: func(_ context.Context, e Evidence) error {
 		lost, err := Lost(e)
 		if len(lost) > 0 {
 			return &LostError{lost}
@@ -54,9 +56,21 @@ func Lost(e Evidence) ([]workload.Op, error) {
 	if h == nil || h.Acked() == 0 {
 		return nil, undecided("no write was acknowledged")
 	}
-	t := newTimeline(h, e.Views)
+	t, end := e.timeline(), h.End()
 	lost := map[int32]bool{}
+	var vague faults
 
+	// Those that the log does not know of, whatever came after them.
+	for _, op := range t.unlogged {
+		lost[op] = true
+	}
+	// Those that were there when their key was deleted, and nobody had asked for
+	// that.
+	for _, v := range t.vanished {
+		if c, ok := t.newest(v.key, v.revision-1); ok && c.op >= 0 && t.ops[c.op].Acked() {
+			lost[c.op] = true
+		}
+	}
 	// Missed by the next write on the same key, whatever covers it now. Of
 	// several that are hidden all count, not just the newest.
 	for i := range t.ops {
@@ -64,7 +78,7 @@ func Lost(e Evidence) ([]workload.Op, error) {
 		if !o.Acked() {
 			continue
 		}
-		if _, ok := t.missed(i); ok {
+		if _, says := t.judge(i); says == missed {
 			t.lose(lost, t.keyOf[i], o.ModRevision, o.Revision-1)
 		}
 	}
@@ -72,17 +86,19 @@ func Lost(e Evidence) ([]workload.Op, error) {
 		if v.Err != "" || v.IsLearner {
 			continue
 		}
-		for key, k := range t.keys {
-			final, ok := v.Final[key]
-			writes := t.byKey[k]
-			if len(writes) == 0 {
-				continue
+		for k, name := range t.names {
+			final := v.Final[name]
+			c, says := t.holds(int32(k), final.ModRevision, max(v.Revision, final.ModRevision), end)
+			switch {
+			case says == missed:
+				t.lose(lost, int32(k), final.ModRevision, v.Revision)
+			case says == doubtful:
+				vague.add("%s is not at %s: %s", name, v.Endpoint, t.describe(c))
+			case c.revision == final.ModRevision && c.op >= 0 && t.ops[c.op].Value != final.Value && t.ops[c.op].Acked():
+				lost[c.op] = true
 			}
-			t.lose(lost, k, final.ModRevision, writes[len(writes)-1].revision)
-			if w, known := t.newest(k, final.ModRevision); ok && known && w.revision == final.ModRevision &&
-				t.ops[w.op].Value != final.Value && t.ops[w.op].Acked() {
-				lost[w.op] = true
-			}
+			// The load had ended before anybody looked.
+			t.lose(lost, int32(k), max(v.Revision, final.ModRevision), math.MaxInt64)
 		}
 	}
 
@@ -104,15 +120,26 @@ func Lost(e Evidence) ([]workload.Op, error) {
 	if err := t.strange.err(); err != nil {
 		return ops, undecided("the history is incomplete: %w", err)
 	}
+	if err := vague.err(); err != nil {
+		return ops, undecided("without the log nobody can tell: %w", err)
+	}
 	return ops, nil
 }
 
-// lose adds the acknowledged writes of a key in (above, upTo].
+// lose adds the acknowledged writes of a key in (above, upTo]. Where nothing
+// was found, those since it was last deleted.
 func (t *timeline) lose(lost map[int32]bool, k int32, above, upTo int64) {
-	writes := t.byKey[k]
-	for i := len(writes) - 1; i >= 0 && writes[i].revision > above; i-- {
-		if w := writes[i]; w.revision <= upTo && t.ops[w.op].Acked() {
-			lost[w.op] = true
+	all := t.byKey[k]
+	for i := len(all) - 1; i >= 0 && all[i].revision > above; i-- {
+		c := all[i]
+		if c.revision > upTo {
+			continue
+		}
+		if c.dead && above == 0 {
+			return
+		}
+		if c.op >= 0 && t.ops[c.op].Acked() {
+			lost[c.op] = true
 		}
 	}
 }

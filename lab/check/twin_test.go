@@ -67,14 +67,14 @@ func twin(h *workload.History) bool {
 		}
 		old, known := now[e.o.Key]
 		if !known && e.o.ModRevision >= 0 && e.o.ModRevision <= h.StartRevision {
-			old = kv{value, e.o.ModRevision} // there before the load
+			old = kv{value: value, mod: e.o.ModRevision} // there before the load
 			now[e.o.Key] = old
 		}
 		if e.o.ModRevision >= 0 && (old.mod != e.o.ModRevision || old.value != value) {
 			return false
 		}
 		if e.o.Kind == workload.Put {
-			now[e.o.Key] = kv{e.o.Value, e.rev}
+			now[e.o.Key] = kv{value: e.o.Value, mod: e.rev}
 		}
 	}
 	for _, a := range events {
@@ -139,20 +139,4 @@ func TestScanAgreesWithItsTwin(t *testing.T) {
 	t.Logf("%d good histories, %d bad ones", good, bad)
 	require.Greater(t, good, 500)
 	require.Greater(t, bad, 500)
-}
-
-func BenchmarkLinearizable(b *testing.B) {
-	_, e := simulation{seed: 1, clients: 8, keys: 8, ops: 1_000_000, reads: 0.1, doubt: 0.01}.run()
-	b.ReportAllocs()
-	for b.Loop() {
-		require.NoError(b, check.Linearizable().Check(b.Context(), e))
-	}
-	b.ReportMetric(float64(len(e.History.Ops)), "ops/history")
-}
-
-func BenchmarkNoAckedWriteLost(b *testing.B) {
-	_, e := simulation{seed: 1, clients: 8, keys: 8, ops: 1_000_000, reads: 0.1, doubt: 0.01}.run()
-	for b.Loop() {
-		require.NoError(b, check.NoAckedWriteLost().Check(b.Context(), e))
-	}
 }

@@ -10,92 +10,123 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A client is one closed loop. Only its own goroutine touches it.
+// A client makes one call at a time, to one endpoint at a time. Only its own
+// goroutine touches it.
 type client struct {
 	load    *Load
 	id      int
 	random  *rand.Rand
-	written int // values made so far
+	written int              // values made so far
+	known   map[string]int64 // the mod revision that it saw last, for its txns
 
-	endpoint   string
-	generation int // of UseEndpoints that endpoint was chosen under
-	open       map[string]Etcd
-	failures   int // in a row, each one quick
+	connection
+	failures int // in a row, each one quick
 
+	wrote   bool
 	started chan struct{} // closed by the first acknowledged write
 	lastErr error         // of the last call that was not ok
 }
 
 func newClient(l *Load, id int) *client {
-	list := l.list()
-	return &client{
-		load:     l,
-		id:       id,
-		random:   l.random(id),
-		endpoint: list[id%len(list)],
-		open:     map[string]Etcd{},
-		started:  make(chan struct{}),
-	}
+	return &client{load: l, id: id, random: l.random(id), known: map[string]int64{}, connection: connect(l, id), started: make(chan struct{})}
 }
 
+// run is the life of a client that works on keys.
 func (c *client) run(ctx context.Context) {
-	defer func() {
-		for _, etcd := range c.open {
-			etcd.Close()
-		}
-	}()
-	begun := false
-	for !c.load.over(ctx) {
-		c.follow()
+	defer c.close()
+	for c.load.turn(ctx) {
 		o := c.next()
-		v, err := c.call(ctx, &o)
-		c.load.log.op(o)
-		if err == nil {
-			c.failures = 0
-			if o.Kind == Put {
-				c.load.acked.Add(1)
-				if !begun {
-					begun = true
-					close(c.started)
-				}
+		if c.do(ctx, &o) == nil {
+			c.learn(&o)
+		}
+	}
+}
+
+// do makes a call, takes it down, and after a failure sees to it that the next
+// one goes elsewhere.
+func (c *client) do(ctx context.Context, o *Op) error {
+	c.follow()
+	v, err := c.call(ctx, o)
+	if err == nil {
+		c.failures = 0
+		if o.Acked() {
+			c.load.acknowledge(o.Revision)
+			if !c.wrote {
+				c.wrote = true
+				close(c.started)
 			}
-			continue
 		}
-		c.lastErr = err
-		c.failOver(v.answered)
-		// One quick failure sends the client on at once. After more in a row
-		// the cluster is to be given a moment, and so is the machine.
-		if o.Return-o.Call >= connectBackoffMax {
-			c.failures = 0
-			continue
-		}
-		if c.failures++; c.failures > 1 {
-			spread := time.Duration(c.random.Int64N(int64(connectBackoffMax - connectBackoff)))
-			c.load.pause(ctx, connectBackoff+spread)
-		}
+		return nil
 	}
+	c.lastErr = err
+	c.failOver(v.answered)
+	// One quick failure sends the client on at once. After more in a row
+	// the cluster is to be given a moment, and so is the machine.
+	if o.Return-o.Call >= connectBackoffMax {
+		c.failures = 0
+		return err
+	}
+	if c.failures++; c.failures > 1 {
+		spread := time.Duration(c.random.Int64N(int64(connectBackoffMax - connectBackoff)))
+		c.load.pause(ctx, connectBackoff+spread)
+	}
+	return err
 }
 
-// next makes the next operation. Clients write keys of their own, so that
-// the order of the writes of a key is known, and read everybody's.
+// next makes the next operation. The first is a put, which the load's start
+// waits for.
 func (c *client) next() Op {
-	s := &c.load.spec
-	key := func(client int) string {
-		return fmt.Sprintf("%sc%d/k%d", s.Prefix, client, c.random.IntN(s.KeysPerClient))
+	p := &c.load.spec.Profile
+	kind := Put
+	if c.written > 0 {
+		kind = p.Mix.pick(c.random.Float64())
 	}
-	if c.written > 0 && c.random.Float64() < s.Reads {
-		return Op{Client: c.id, Kind: Get, Key: key(c.random.IntN(s.Clients))}
+	// Clients put keys of their own and read everybody's. Keys that all write
+	// are there only where the profile wants that.
+	whose := c.id
+	if kind == Get || kind == SerializableGet {
+		whose = c.random.IntN(p.Clients)
 	}
-	c.written++
-	return Op{Client: c.id, Kind: Put, Key: key(c.id), Value: fmt.Sprintf("%d-%d-%d", c.id, c.written, s.Seed)}
+	o := Op{Client: c.id, Kind: kind, Key: fmt.Sprintf("%sc%d/k%d", c.load.spec.Prefix, whose, c.random.IntN(p.KeysPerClient))}
+	if p.SharedKeys > 0 && c.random.IntN(2) == 0 {
+		o.Key = fmt.Sprintf("%sshared/k%d", c.load.spec.Prefix, c.random.IntN(p.SharedKeys))
+	}
+	if kind == Txn {
+		o.Expect = c.known[o.Key]
+	}
+	if kind == Put || kind == Txn {
+		o.Value = c.value()
+	}
+	return o
 }
 
-// call carries out an operation and fills in what came of it.
+// value makes a value that nobody writes twice.
+func (c *client) value() string {
+	c.written++
+	return fmt.Sprintf("%d-%d-%d", c.id, c.written, c.load.spec.Seed)
+}
+
+// learn keeps what the next txn on the key will expect.
+func (c *client) learn(o *Op) {
+	switch {
+	case c.load.spec.Mix.Txn == 0 || o.Kind == SerializableGet:
+	case o.Kind == Delete:
+		c.known[o.Key] = 0
+	case o.Acked():
+		c.known[o.Key] = o.Revision
+	default:
+		c.known[o.Key] = o.ModRevision
+	}
+}
+
+// call carries out an operation and fills in what came of it. The log has it
+// before it is sent.
 func (c *client) call(ctx context.Context, o *Op) (verdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.load.spec.Timeout)
 	defer cancel()
 	o.Endpoint = c.endpoint
 	o.Call = c.load.Now()
+	id := c.load.log.call(o)
 	v := verdict{Fail, false} // without a connection nothing is sent
 	etcd, err := c.dial(ctx)
 	if err == nil {
@@ -107,10 +138,111 @@ func (c *client) call(ctx context.Context, o *Op) (verdict, error) {
 	if err != nil {
 		o.Error = err.Error()
 	}
+	c.load.log.reply(id, o)
 	return v, err
 }
 
-func (c *client) dial(ctx context.Context) (Etcd, error) {
+// send makes the call that an operation stands for, and fills in the reply.
+func send(ctx context.Context, etcd Etcd, o *Op) error {
+	switch o.Kind {
+	case Put:
+		options := []clientv3.OpOption{clientv3.WithPrevKV()}
+		if o.Lease != 0 {
+			options = append(options, clientv3.WithLease(clientv3.LeaseID(o.Lease)))
+		}
+		r, err := etcd.Put(ctx, o.Key, o.Value, options...)
+		if err != nil {
+			return err
+		}
+		o.Revision = r.Header.Revision
+		if r.PrevKv != nil {
+			o.Prev, o.ModRevision = string(r.PrevKv.Value), r.PrevKv.ModRevision
+		}
+	case Get, SerializableGet:
+		var options []clientv3.OpOption
+		if o.Kind == SerializableGet {
+			options = append(options, clientv3.WithSerializable())
+		}
+		r, err := etcd.Get(ctx, o.Key, options...)
+		if err != nil {
+			return err
+		}
+		o.Revision = r.Header.Revision
+		if len(r.Kvs) > 0 {
+			o.Value, o.ModRevision = string(r.Kvs[0].Value), r.Kvs[0].ModRevision
+		}
+	case Delete:
+		r, err := etcd.Delete(ctx, o.Key, clientv3.WithPrevKV())
+		if err != nil {
+			return err
+		}
+		o.Revision = r.Header.Revision
+		if len(r.PrevKvs) > 0 {
+			o.Prev, o.ModRevision = string(r.PrevKvs[0].Value), r.PrevKvs[0].ModRevision
+		}
+	case Txn:
+		return sendTxn(ctx, etcd, o)
+	case Grant:
+		r, err := etcd.Grant(ctx, o.TTL)
+		o.TTL = 0 // what was asked for is the profile's
+		if err != nil {
+			return err
+		}
+		o.Revision, o.Lease, o.TTL = r.Revision, int64(r.ID), r.TTL
+	case KeepAlive:
+		r, err := etcd.KeepAliveOnce(ctx, clientv3.LeaseID(o.Lease))
+		if err != nil {
+			return err
+		}
+		o.Revision, o.TTL = r.Revision, r.TTL
+	case Revoke:
+		r, err := etcd.Revoke(ctx, clientv3.LeaseID(o.Lease))
+		if err != nil {
+			return err
+		}
+		o.Revision = r.Header.Revision
+	}
+	return nil
+}
+
+func sendTxn(ctx context.Context, etcd Etcd, o *Op) error {
+	r, err := etcd.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(o.Key), "=", o.Expect)).
+		Then(clientv3.OpPut(o.Key, o.Value, clientv3.WithPrevKV())).
+		Else(clientv3.OpGet(o.Key)).
+		Commit()
+	if err != nil {
+		return err
+	}
+	if len(r.Responses) != 1 {
+		return fmt.Errorf("txn has %d responses", len(r.Responses))
+	}
+	o.Revision, o.Done = r.Header.Revision, r.Succeeded
+	if put := r.Responses[0].GetResponsePut(); put != nil && put.PrevKv != nil {
+		o.Prev, o.ModRevision = string(put.PrevKv.Value), put.PrevKv.ModRevision
+	}
+	if get := r.Responses[0].GetResponseRange(); get != nil && len(get.Kvs) > 0 {
+		o.Prev, o.ModRevision = string(get.Kvs[0].Value), get.Kvs[0].ModRevision
+	}
+	return nil
+}
+
+// A connection goes to one endpoint at a time, and keeps those it has had
+// open.
+type connection struct {
+	load       *Load
+	id         int // spreads connections over endpoints
+	endpoint   string
+	generation int // of UseEndpoints that endpoint was chosen under
+	open       map[string]Etcd
+}
+
+func connect(l *Load, id int) connection {
+	list := l.list()
+	return connection{load: l, id: id, endpoint: list[id%len(list)], open: map[string]Etcd{}}
+}
+
+func (c *connection) dial(ctx context.Context) (Etcd, error) {
 	if etcd, ok := c.open[c.endpoint]; ok {
 		return etcd, nil
 	}
@@ -122,31 +254,8 @@ func (c *client) dial(ctx context.Context) (Etcd, error) {
 	return etcd, nil
 }
 
-func send(ctx context.Context, etcd Etcd, o *Op) error {
-	if o.Kind == Get {
-		r, err := etcd.Get(ctx, o.Key)
-		if err != nil {
-			return err
-		}
-		o.Revision = r.Header.Revision
-		if len(r.Kvs) > 0 {
-			o.Value, o.ModRevision = string(r.Kvs[0].Value), r.Kvs[0].ModRevision
-		}
-		return nil
-	}
-	r, err := etcd.Put(ctx, o.Key, o.Value, clientv3.WithPrevKV())
-	if err != nil {
-		return err
-	}
-	o.Revision = r.Header.Revision
-	if r.PrevKv != nil {
-		o.Prev, o.ModRevision = string(r.PrevKv.Value), r.PrevKv.ModRevision
-	}
-	return nil
-}
-
 // follow moves the client when UseEndpoints was called.
-func (c *client) follow() {
+func (c *connection) follow() {
 	g := c.load.generation()
 	if g == c.generation {
 		return
@@ -160,7 +269,7 @@ func (c *client) follow() {
 // failOver goes on to the next endpoint of the present list. A connection on
 // which nothing was heard is given up: if its host was cut off, TCP would
 // keep it dead for seconds after the host is back.
-func (c *client) failOver(answered bool) {
+func (c *connection) failOver(answered bool) {
 	if !answered {
 		c.hangUp(c.endpoint)
 	}
@@ -174,7 +283,7 @@ func (c *client) failOver(answered bool) {
 }
 
 // forget closes what is not in the list.
-func (c *client) forget(list []string) {
+func (c *connection) forget(list []string) {
 	for endpoint := range c.open {
 		if !slices.Contains(list, endpoint) {
 			c.hangUp(endpoint)
@@ -182,10 +291,16 @@ func (c *client) forget(list []string) {
 	}
 }
 
-func (c *client) hangUp(endpoint string) {
+func (c *connection) hangUp(endpoint string) {
 	if etcd, ok := c.open[endpoint]; ok {
 		// Nothing hangs on how it closes.
 		etcd.Close()
 		delete(c.open, endpoint)
+	}
+}
+
+func (c *connection) close() {
+	for _, etcd := range c.open {
+		etcd.Close()
 	}
 }

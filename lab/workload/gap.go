@@ -13,16 +13,25 @@ type Gap struct {
 	// over all clients; the window's edges count as writes. At is its start.
 	Longest time.Duration
 	At      time.Duration
-	// SlowestClient is the client with the longest gap of its own,
-	// SlowestLongest that gap.
+	// SlowestClient is the client with the longest gap of its own, lease clients
+	// aside, and SlowestLongest that gap.
 	SlowestClient  int
 	SlowestLongest time.Duration
-	Acked          int // acknowledged writes in the window
+	Acked          int // acknowledged writes, or gets, in the window
 }
 
 // WriteGap measures the window from..to of a history. An empty or reversed
 // window gives zeros.
 func WriteGap(h *History, from, to time.Duration) Gap {
+	return gapOf(h, from, to, (*Op).Acked)
+}
+
+// ReadGap is WriteGap for linearizable gets that were answered.
+func ReadGap(h *History, from, to time.Duration) Gap {
+	return gapOf(h, from, to, func(o *Op) bool { return o.Kind == Get && o.Outcome == OK })
+}
+
+func gapOf(h *History, from, to time.Duration, counts func(*Op) bool) Gap {
 	g := Gap{From: from, To: to, At: from}
 	if to <= from {
 		return g
@@ -31,7 +40,7 @@ func WriteGap(h *History, from, to time.Duration) Gap {
 	own := make([][]time.Duration, h.Clients)
 	for i := range h.Ops {
 		o := &h.Ops[i]
-		if !o.Acked() || o.Return < from || o.Return > to {
+		if !counts(o) || o.Return < from || o.Return > to {
 			continue
 		}
 		all = append(all, o.Return)

@@ -8,33 +8,43 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 )
 
-// Schema is the version of the history format that this package writes, and
-// the newest that it reads.
-const Schema = 1
+// Schema is the version of the history format that this package writes and
+// reads.
+const Schema = 2
 
 // maxLine bounds a line of a history, so that a foreign file is refused
 // before it fills the memory.
-const maxLine = 1 << 20
+const maxLine = 4 << 20
 
 var (
-	// ErrForeign says that a file is no history, or one of a newer schema.
+	// ErrForeign says that a file is no history, or one of another schema.
 	ErrForeign = errors.New("not a history")
-	// ErrTruncated says that a history ends before its last line. What was
-	// read up to there comes back beside the error.
+	// ErrTruncated says that a history ends before its last line, as it does
+	// when its writer was killed. What was read up to there comes back beside
+	// the error.
 	ErrTruncated = errors.New("history is truncated")
+	// ErrCorrupt says that a whole line of a history, which its writer cannot
+	// have left like that, makes no sense.
+	ErrCorrupt = errors.New("history is corrupt")
 )
 
 // A Kind is what a client asked for.
 type Kind uint8
 
-// The kinds of operation. Gets are linearizable.
+// The kinds of operation. A Txn compares the mod revision of its key with
+// Op.Expect and puts where they are equal, and gets where they are not.
 const (
 	Put Kind = iota + 1
 	Get
+	SerializableGet
+	Delete
+	Txn
+	Grant
+	KeepAlive
+	Revoke
 )
 
 // An Outcome is what a client may conclude from the end of a call.
@@ -53,13 +63,28 @@ func (k Kind) String() string {
 		return "put"
 	case Get:
 		return "get"
+	case SerializableGet:
+		return "serializable-get"
+	case Delete:
+		return "delete"
+	case Txn:
+		return "txn"
+	case Grant:
+		return "grant"
+	case KeepAlive:
+		return "keepalive"
+	case Revoke:
+		return "revoke"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// MarshalText gives "put" or "get".
+// OfLease says whether the operation is about a lease and not about a key.
+func (k Kind) OfLease() bool { return k == Grant || k == KeepAlive || k == Revoke }
+
+// MarshalText gives the word that String gives: "put", "get".
 func (k Kind) MarshalText() ([]byte, error) {
-	if k != Put && k != Get {
+	if k < Put || k > Revoke {
 		return nil, fmt.Errorf("no such kind of operation: %d", uint8(k))
 	}
 	return []byte(k.String()), nil
@@ -67,15 +92,13 @@ func (k Kind) MarshalText() ([]byte, error) {
 
 // UnmarshalText reads what MarshalText gives.
 func (k *Kind) UnmarshalText(b []byte) error {
-	switch string(b) {
-	case "put":
-		*k = Put
-	case "get":
-		*k = Get
-	default:
-		return fmt.Errorf("no such kind of operation: %q", b)
+	for i := Put; i <= Revoke; i++ {
+		if i.String() == string(b) {
+			*k = i
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("no such kind of operation: %q", b)
 }
 
 func (o Outcome) String() string {
@@ -100,59 +123,139 @@ func (o Outcome) MarshalText() ([]byte, error) {
 
 // UnmarshalText reads what MarshalText gives.
 func (o *Outcome) UnmarshalText(b []byte) error {
-	switch string(b) {
-	case "ok":
-		*o = OK
-	case "fail":
-		*o = Fail
-	case "unknown":
-		*o = Unknown
-	default:
-		return fmt.Errorf("no such outcome: %q", b)
+	for _, x := range []Outcome{OK, Fail, Unknown} {
+		if x.String() == string(b) {
+			*o = x
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("no such outcome: %q", b)
 }
 
 // An Op is one call of one client. Times are offsets from the history's Base
 // on the monotonic clock.
 type Op struct {
-	Call   time.Duration `json:"t_call_ns"`
-	Return time.Duration `json:"t_return_ns"`
-	Client int           `json:"client"`
-	Kind   Kind          `json:"op"`
-	Key    string        `json:"key"`
-	// Value is what was written, or what was read; empty for a key that was
-	// not there.
-	Value string `json:"value,omitempty"`
-	// Revision is the revision of the reply's header; for a write that is the
-	// revision it made. 0 unless the outcome is ok.
-	Revision int64 `json:"revision,omitempty"`
+	Call, Return time.Duration
+	Client       int
+	Kind         Kind
+	Key          string // empty for what is about a lease alone
+	// Value is what was to be written by a put or txn, or what was read by a
+	// get; empty for a key that was not there.
+	Value  string
+	Expect int64 // the mod revision that a txn compares with; 0 for no key
+	// Lease is the lease that a put attaches its key to, 0 for none, or the one
+	// that the operation is about.
+	Lease int64
+	// TTL is what a grant or keepalive was answered, in seconds.
+	TTL int64
+	// Revision is the revision of the reply's header; for what has written that
+	// is the revision it made. 0 unless the outcome is ok.
+	Revision int64
 	// ModRevision is the mod revision of what was found at the key, 0 for
-	// nothing: by a get, the value it read; by a put, the value it replaced,
-	// which is Prev.
-	ModRevision int64   `json:"mod_revision,omitempty"`
-	Prev        string  `json:"prev,omitempty"`
-	Outcome     Outcome `json:"outcome"`
-	Error       string  `json:"error,omitempty"`
-	Endpoint    string  `json:"endpoint"`
+	// nothing: by a get, the value it read; by any other, the value that was
+	// there before, which is Prev.
+	ModRevision int64
+	Prev        string
+	// Done says of a txn that the comparison held and the put was made.
+	Done     bool
+	Outcome  Outcome
+	Error    string
+	Endpoint string
 }
 
-// Acked says whether the operation is an acknowledged write.
-func (o Op) Acked() bool { return o.Kind == Put && o.Outcome == OK }
+// Acked says whether the operation is an acknowledged write: it is known to
+// have changed its key, at Revision. A delete of nothing has not.
+func (o *Op) Acked() bool {
+	if o.Outcome != OK {
+		return false
+	}
+	switch o.Kind {
+	case Put:
+		return true
+	case Delete:
+		return o.ModRevision != 0
+	case Txn:
+		return o.Done
+	}
+	return false
+}
+
+// Writes says whether operations of this kind may change their key.
+func (k Kind) Writes() bool { return k == Put || k == Delete || k == Txn }
+
+// Found is what a successful operation found at its key, and the mod revision
+// of that; 0 for nothing.
+func (o *Op) Found() (value string, modRevision int64) {
+	if o.Kind == Get || o.Kind == SerializableGet {
+		return o.Value, o.ModRevision
+	}
+	return o.Prev, o.ModRevision
+}
 
 func (o Op) String() string {
-	s := fmt.Sprintf("client %d %s %s", o.Client, o.Kind, o.Key)
+	s := fmt.Sprintf("client %d %s", o.Client, o.Kind)
+	if o.Key != "" {
+		s += " " + o.Key
+	}
 	if o.Value != "" {
 		s += " = " + o.Value
+	}
+	if o.Lease != 0 {
+		s += fmt.Sprintf(" lease %x", o.Lease)
 	}
 	s += fmt.Sprintf(" at %s..%s: %s", o.Call.Round(time.Microsecond), o.Return.Round(time.Microsecond), o.Outcome)
 	if o.Revision != 0 {
 		s += fmt.Sprintf(", revision %d", o.Revision)
 	}
-	if o.Kind == Get && o.Outcome == OK {
+	if o.Kind == Txn && o.Outcome == OK && !o.Done {
+		s += ", not put"
+	}
+	if o.Outcome == OK && !o.Kind.OfLease() && !o.Acked() {
 		s += fmt.Sprintf(", mod revision %d", o.ModRevision)
 	}
 	return s
+}
+
+// An Event is one change of one key, as a watch tells of it.
+type Event struct {
+	Key         string `json:"key"`
+	Deleted     bool   `json:"deleted,omitempty"`
+	Value       string `json:"value,omitempty"`
+	ModRevision int64  `json:"mod_revision"` // of the change
+	Lease       int64  `json:"lease,omitempty"`
+}
+
+func (e Event) String() string {
+	if e.Deleted {
+		return fmt.Sprintf("delete of %s at revision %d", e.Key, e.ModRevision)
+	}
+	return fmt.Sprintf("put of %s = %s at revision %d", e.Key, e.Value, e.ModRevision)
+}
+
+// A NoticeKind is what a watcher was told.
+type NoticeKind string
+
+// The kinds of notice.
+const (
+	Opened   NoticeKind = "open"     // a watch was asked for, from Notice.From on
+	Events   NoticeKind = "events"   // one response with changes
+	Progress NoticeKind = "progress" // all up to Notice.Revision has been told
+	Ended    NoticeKind = "ended"    // the watch is over; it may be resumed
+)
+
+// A Notice is what a watcher did or was told, at one moment.
+type Notice struct {
+	At       time.Duration `json:"t_ns"`
+	Watcher  int           `json:"watcher"`
+	Kind     NoticeKind    `json:"notice"`
+	From     int64         `json:"from,omitempty"`     // of an opening: the first revision wanted
+	Revision int64         `json:"revision,omitempty"` // of the response's header
+	// Compacted says, of an end, that what was asked for is compacted: the
+	// oldest revision that can still be had.
+	Compacted int64   `json:"compacted,omitempty"`
+	Events    []Event `json:"events,omitempty"`
+	Error     string  `json:"error,omitempty"`
+	Endpoint  string  `json:"endpoint,omitempty"`
 }
 
 // A Mark names a moment of a history: "step 3 begins".
@@ -163,26 +266,34 @@ type Mark struct {
 
 // A Header is the first line of a history.
 type Header struct {
-	Schema  int       `json:"etcdrill_history"`
-	Base    time.Time `json:"base"`
-	Seed    int64     `json:"seed"`
-	Clients int       `json:"clients"`
-	Prefix  string    `json:"prefix"`
+	Schema int       `json:"etcdrill_history"`
+	Base   time.Time `json:"base"`
+	Seed   int64     `json:"seed"`
+	// Clients are those that work on keys; the lease clients are numbered from
+	// there on.
+	Clients      int    `json:"clients"`
+	LeaseClients int    `json:"lease_clients,omitempty"`
+	Watchers     int    `json:"watchers,omitempty"`
+	Prefix       string `json:"prefix"`
 	// StartRevision is the cluster's revision before the first operation.
 	// What a client finds at or below it was there before the load.
 	StartRevision int64 `json:"start_revision"`
 	// Etcd is the server version at each endpoint that answered at the start.
 	Etcd map[string]string `json:"etcd,omitempty"`
+	// Profile is what the load was asked to do.
+	Profile *Profile `json:"profile,omitempty"`
 }
 
 // A History is all that the clients of a load saw, in the order of the
-// replies as far as that can be told.
+// replies as far as that can be told. Calls that were never answered, because
+// the load itself was killed, come last, with an unknown outcome.
 type History struct {
 	Header
-	Ops   []Op
-	Marks []Mark
+	Ops     []Op
+	Notices []Notice // of the watchers, in the order in which they came
+	Marks   []Mark
 	// Complete says that the load was stopped in good order. An incomplete
-	// history may lack calls that did take effect.
+	// history may lack replies, and what watchers were told.
 	Complete bool
 }
 
@@ -212,70 +323,9 @@ func (h *History) Acked() int {
 	return n
 }
 
-// The last line of a history; without it the file was cut off.
-type trailer struct {
-	Ops   int `json:"ops"`
-	Marks int `json:"marks"`
-}
-
-type endLine struct {
-	End trailer `json:"end"`
-}
-
-// line is any line but the first. Pointers tell which it is.
-type line struct {
-	Op
-	At   *time.Duration `json:"t_ns"`
-	Mark *string        `json:"mark"`
-	End  *trailer       `json:"end"`
-}
-
-// WriteTo writes the history as ReadHistory reads it: one JSON object per
-// line, a header first and a count last.
-func (h *History) WriteTo(w io.Writer) (int64, error) {
-	var n int64
-	buffered := bufio.NewWriter(w)
-	put := func(v any) error {
-		b, err := json.Marshal(v)
-		if err != nil {
-			return fmt.Errorf("encode history: %w", err)
-		}
-		m, err := buffered.Write(append(b, '\n'))
-		n += int64(m)
-		return err
-	}
-	if err := put(h.Header); err != nil {
-		return n, err
-	}
-	marks := h.Marks
-	for i := range h.Ops {
-		// Marks go where they fell, so that the file can be read by eye.
-		for len(marks) > 0 && marks[0].At <= h.Ops[i].Return {
-			if err := put(marks[0]); err != nil {
-				return n, err
-			}
-			marks = marks[1:]
-		}
-		if err := put(&h.Ops[i]); err != nil {
-			return n, err
-		}
-	}
-	for _, m := range marks {
-		if err := put(m); err != nil {
-			return n, err
-		}
-	}
-	if h.Complete {
-		if err := put(endLine{trailer{len(h.Ops), len(h.Marks)}}); err != nil {
-			return n, err
-		}
-	}
-	return n, buffered.Flush()
-}
-
 // ReadHistory reads the history in a file. Errors name the file and line and
-// wrap ErrForeign or ErrTruncated; a truncated history is returned too, as
-// far as it goes, with Complete unset.
+// wrap ErrForeign, ErrCorrupt or ErrTruncated; a truncated history is returned
+// too, as far as it goes, with Complete unset.
 func ReadHistory(path string) (*History, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -304,6 +354,9 @@ func Read(r io.Reader) (*History, error) {
 	h := &History{}
 	first, whole := bytes.CutSuffix(lines.Bytes(), []byte("\n"))
 	if err := json.Unmarshal(first, &h.Header); err != nil {
+		if !whole && bytes.HasPrefix(first, []byte(`{"etcdrill_history":`)) {
+			return nil, fmt.Errorf("line 1 is cut off: %w", ErrTruncated)
+		}
 		return nil, fmt.Errorf("line 1: %w: %w", ErrForeign, err)
 	}
 	switch {
@@ -313,46 +366,33 @@ func Read(r io.Reader) (*History, error) {
 		return nil, fmt.Errorf("line 1: schema %d, this program reads %d: %w", h.Schema, Schema, ErrForeign)
 	case !whole:
 		return h, fmt.Errorf("line 1 is cut off: %w", ErrTruncated)
-	case h.Clients < 1 || h.Prefix == "" || h.StartRevision < 0:
+	case h.Clients < 1 || h.LeaseClients < 0 || h.Watchers < 0 || h.Prefix == "" || h.StartRevision < 0:
 		return nil, fmt.Errorf("line 1: header without clients, prefix or start revision: %w", ErrForeign)
 	}
 
+	reading := reader{h: h, open: map[uint64]Op{}, names: map[string]string{}}
 	n := 1
 	for lines.Scan() {
 		n++
 		text, whole := bytes.CutSuffix(lines.Bytes(), []byte("\n"))
 		if !whole {
+			reading.unanswered()
 			return h, fmt.Errorf("line %d is cut off after %d operations: %w", n, len(h.Ops), ErrTruncated)
 		}
 		if h.Complete {
-			return nil, fmt.Errorf("line %d: text after the end: %w", n, ErrForeign)
+			return nil, fmt.Errorf("line %d: text after the end: %w", n, ErrCorrupt)
 		}
-		var l line
-		if err := json.Unmarshal(text, &l); err != nil {
-			return nil, fmt.Errorf("line %d: %w: %w", n, ErrForeign, err)
-		}
-		switch {
-		case l.Mark != nil:
-			if l.At == nil || *l.At < 0 {
-				return nil, fmt.Errorf("line %d: mark without a time: %w", n, ErrForeign)
-			}
-			h.Marks = append(h.Marks, Mark{*l.At, *l.Mark})
-		case l.End != nil:
-			if *l.End != (trailer{len(h.Ops), len(h.Marks)}) {
-				return h, fmt.Errorf("line %d: %d operations and %d marks read, %d and %d were written: %w",
-					n, len(h.Ops), len(h.Marks), l.End.Ops, l.End.Marks, ErrTruncated)
-			}
-			h.Complete = true
-		default:
-			if err := l.Op.validate(&h.Header); err != nil {
-				return nil, fmt.Errorf("line %d: %w: %w", n, ErrForeign, err)
-			}
-			h.Ops = append(h.Ops, l.Op)
+		switch err := reading.line(text); {
+		case errors.Is(err, ErrTruncated):
+			return h, fmt.Errorf("line %d: %w", n, err)
+		case err != nil:
+			return nil, fmt.Errorf("line %d: %w: %w", n, ErrCorrupt, err)
 		}
 	}
 	if err := scanError(lines, n+1); err != nil {
 		return nil, err
 	}
+	reading.unanswered()
 	if !h.Complete {
 		return h, fmt.Errorf("no last line after %d operations (the load was not stopped in good order): %w", len(h.Ops), ErrTruncated)
 	}
@@ -380,28 +420,4 @@ func scanError(s *bufio.Scanner, n int) error {
 	default:
 		return fmt.Errorf("line %d: %w", n, err)
 	}
-}
-
-func (o *Op) validate(h *Header) error {
-	switch {
-	case o.Kind == 0:
-		return errors.New("neither an operation nor a mark")
-	case o.Outcome == 0:
-		return errors.New("operation without an outcome")
-	case o.Call < 0 || o.Return < o.Call:
-		return fmt.Errorf("called at %s, returned at %s", o.Call, o.Return)
-	case o.Client < 0 || o.Client >= h.Clients:
-		return fmt.Errorf("client %d of %d", o.Client, h.Clients)
-	case !strings.HasPrefix(o.Key, h.Prefix):
-		return fmt.Errorf("key %q is not below %q", o.Key, h.Prefix)
-	case (o.Outcome == OK) != (o.Revision > 0):
-		return fmt.Errorf("outcome %s with revision %d", o.Outcome, o.Revision)
-	case o.ModRevision < 0 || o.ModRevision > o.Revision:
-		return fmt.Errorf("mod revision %d with revision %d", o.ModRevision, o.Revision)
-	case o.Acked() && o.ModRevision == o.Revision:
-		return fmt.Errorf("write at revision %d replaced itself", o.Revision)
-	case o.Kind == Put && o.Value == "":
-		return errors.New("write without a value")
-	}
-	return nil
 }

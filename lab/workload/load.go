@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,12 +15,10 @@ import (
 // A Spec says what load to put on a cluster. Zero fields take the default
 // that their comment names.
 type Spec struct {
-	Clients       int           // 8
-	Timeout       time.Duration // of each request, 250 ms
-	Seed          int64
-	Prefix        string  // of every key, with a slash at its end
-	KeysPerClient int     // 8
-	Reads         float64 // share of linearizable gets, 0.1; none when negative
+	Profile               // what the clients do
+	Timeout time.Duration // of each request, 250 ms
+	Seed    int64
+	Prefix  string // of every key, with a slash at its end
 	// StartWithin is how long the clients may take to their first
 	// acknowledged writes, 10 s.
 	StartWithin time.Duration
@@ -33,17 +32,12 @@ type Spec struct {
 
 // withDefaults gives the spec to go by, or what is wrong with it.
 func (s Spec) withDefaults() (Spec, error) {
-	if s.Clients == 0 {
-		s.Clients = 8
+	var err error
+	if s.Profile, err = s.Profile.withDefaults(); err != nil {
+		return s, err
 	}
 	if s.Timeout == 0 {
 		s.Timeout = 250 * time.Millisecond
-	}
-	if s.KeysPerClient == 0 {
-		s.KeysPerClient = 8
-	}
-	if s.Reads == 0 {
-		s.Reads = 0.1
 	}
 	if s.StartWithin == 0 {
 		s.StartWithin = 10 * time.Second
@@ -52,10 +46,8 @@ func (s Spec) withDefaults() (Spec, error) {
 		s.Clock = time.Now
 	}
 	switch {
-	case s.Clients < 0 || s.Timeout < 0 || s.KeysPerClient < 0 || s.StartWithin < 0:
-		return s, errors.New("negative clients, keys or durations")
-	case s.Reads >= 1:
-		return s, fmt.Errorf("a share of reads of %g leaves no writes", s.Reads)
+	case s.Timeout < 0 || s.StartWithin < 0:
+		return s, errors.New("negative durations")
 	case len(s.Prefix) < 2 || !strings.HasSuffix(s.Prefix, "/"):
 		return s, fmt.Errorf("prefix %q does not end in a slash", s.Prefix)
 	case s.Dial == nil:
@@ -72,6 +64,9 @@ type Load struct {
 	log   *Log
 	base  time.Time
 	acked atomic.Int64
+	// newest is the highest revision of an acknowledged write.
+	newest   atomic.Int64
+	arrivals chan struct{} // of an open loop; nil in a closed one
 
 	mu      sync.Mutex
 	chosen  []string // by UseEndpoints; nil leaves it to spec.Endpoints
@@ -81,6 +76,9 @@ type Load struct {
 	stopping chan struct{} // closed: finish the call under way, then end
 	stopOnce sync.Once
 	running  sync.WaitGroup // the clients
+	watching sync.WaitGroup // the watchers
+	drain    chan struct{}  // closed when the clients have ended
+	dry      chan struct{}  // closed when watchers have to end
 	flushed  chan struct{}  // closed when the flusher has ended
 	unflush  chan struct{}  // closed to end it
 	history  *History
@@ -88,7 +86,7 @@ type Load struct {
 }
 
 // Start puts a load on a cluster and returns once every client has had one
-// acknowledged write. Where that takes longer than StartWithin, or ctx ends,
+// acknowledged write, and every watcher a response. Where that takes longer than StartWithin, or ctx ends,
 // it stops the load and says which client has had none, and why. A nil log
 // keeps the history in memory only. The log is the load's from here on.
 //
@@ -108,6 +106,8 @@ func Start(ctx context.Context, spec Spec, log *Log) (*Load, error) {
 		log:      log,
 		base:     spec.Clock(),
 		stopping: make(chan struct{}),
+		drain:    make(chan struct{}),
+		dry:      make(chan struct{}),
 		flushed:  make(chan struct{}),
 		unflush:  make(chan struct{}),
 	}
@@ -128,36 +128,69 @@ func Start(ctx context.Context, spec Spec, log *Log) (*Load, error) {
 		log.flushUntil(l.unflush)
 	}()
 
-	clients := make([]*client, spec.Clients)
-	for i := range clients {
-		clients[i] = newClient(l, i)
-		l.running.Go(func() { clients[i].run(ctx) })
+	if spec.Rate > 0 {
+		l.arrivals = make(chan struct{}, spec.Backlog)
+		l.running.Go(func() { l.arrive(ctx) })
 	}
-	for _, c := range clients {
+	var all []starter
+	for i := range spec.Clients + spec.LeaseClients {
+		c := newClient(l, i)
+		all = append(all, c)
+		if i < spec.Clients {
+			l.running.Go(func() { c.run(ctx) })
+		} else {
+			l.running.Go(func() { c.runLeases(ctx) })
+		}
+	}
+	for i := range spec.Watchers {
+		w := newWatcher(l, i, h.StartRevision+1)
+		all = append(all, w)
+		l.watching.Go(func() { w.run(ctx) })
+	}
+	for _, s := range all {
 		select {
-		case <-c.started:
+		case <-s.begun():
 		case <-starting.Done():
 			_, closing := l.Stop()
-			return nil, errors.Join(fmt.Errorf("start load: %w", notStarted(clients)), closing)
+			return nil, errors.Join(fmt.Errorf("start load: %w", notStarted(all)), closing)
 		}
 	}
 	return l, nil
 }
 
-// notStarted wants the clients to have ended.
-func notStarted(clients []*client) error {
+// A starter is a client or watcher, seen from the load's start.
+type starter interface {
+	begun() <-chan struct{}
+	// excuse says what kept it; it wants it to have ended.
+	excuse() error
+}
+
+func (c *client) begun() <-chan struct{}  { return c.started }
+func (w *watcher) begun() <-chan struct{} { return w.started }
+
+func (c *client) excuse() error {
+	return fmt.Errorf("client %d has had no acknowledged write at %s: %w", c.id, c.endpoint, cmp.Or(c.lastErr, errNone))
+}
+
+func (w *watcher) excuse() error {
+	return fmt.Errorf("watcher %d was told nothing at %s: %w", w.id, w.endpoint, cmp.Or(w.lastErr, errNone))
+}
+
+var (
+	// errNone is the reason of who never got one.
+	errNone   = errors.New("its first call was still under way")
+	errSilent = errors.New("nothing was heard")
+	errClosed = errors.New("the watch was closed")
+)
+
+func notStarted(all []starter) error {
 	var missing []error
-	for _, c := range clients {
+	for _, s := range all {
 		select {
-		case <-c.started:
-			continue
+		case <-s.begun():
 		default:
+			missing = append(missing, s.excuse())
 		}
-		err := c.lastErr
-		if err == nil {
-			err = errors.New("its first call was still under way")
-		}
-		missing = append(missing, fmt.Errorf("client %d has had no acknowledged write at %s: %w", c.id, c.endpoint, err))
 	}
 	if missing == nil { // the last one came just now
 		return context.DeadlineExceeded
@@ -174,7 +207,11 @@ func (l *Load) survey(ctx context.Context) (Header, error) {
 		Seed:    l.spec.Seed,
 		Clients: l.spec.Clients,
 		Prefix:  l.spec.Prefix,
-		Etcd:    map[string]string{},
+		Profile: &l.spec.Profile,
+
+		LeaseClients: l.spec.LeaseClients,
+		Watchers:     l.spec.Watchers,
+		Etcd:         map[string]string{},
 	}
 	var last error
 	for h.StartRevision == 0 {
@@ -225,6 +262,21 @@ func (l *Load) Now() time.Duration { return l.spec.Clock().Sub(l.base) }
 // Acked is the number of acknowledged writes so far.
 func (l *Load) Acked() int { return int(l.acked.Load()) }
 
+// acknowledge counts an acknowledged write.
+func (l *Load) acknowledge(revision int64) {
+	l.acked.Add(1)
+	for {
+		newest := l.newest.Load()
+		if revision <= newest || l.newest.CompareAndSwap(newest, revision) {
+			return
+		}
+	}
+}
+
+// TurnedAway is how many arrivals of an open loop found no free client and no
+// room to wait.
+func (l *Load) TurnedAway() int64 { return l.log.turnedAway() }
+
 // Mark names the present moment in the history.
 func (l *Load) Mark(name string) { l.log.mark(Mark{l.Now(), name}) }
 
@@ -262,12 +314,17 @@ func (l *Load) generation() int {
 }
 
 // Stop ends the load: the clients finish the calls they have under way, the
+// watchers are told of the last write or given up after two seconds, the
 // file is synced, nothing is left running. The history is whole even where
 // the error says that the file is not. Stop may be called again.
 func (l *Load) Stop() (*History, error) {
 	l.stopOnce.Do(func() {
 		close(l.stopping)
 		l.running.Wait()
+		close(l.drain)
+		dry := time.AfterFunc(drainWithin, func() { close(l.dry) })
+		l.watching.Wait()
+		dry.Stop()
 		close(l.unflush)
 		<-l.flushed
 		l.history, l.err = l.log.close(true)
@@ -286,6 +343,17 @@ func (l *Load) pause(ctx context.Context, d time.Duration) bool {
 		return false
 	case <-l.stopping:
 		return false
+	}
+}
+
+// breathe waits, also where the load is over and watchers are not.
+func (l *Load) breathe(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	case <-l.dry:
 	}
 }
 

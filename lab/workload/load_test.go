@@ -192,7 +192,12 @@ func TestSpecIsChecked(t *testing.T) {
 	}{
 		{func(s *workload.Spec) { s.Prefix = "/load" }, `prefix "/load" does not end in a slash`},
 		{func(s *workload.Spec) { s.Prefix = "/" }, `prefix "/" does not end in a slash`},
-		{func(s *workload.Spec) { s.Reads = 1 }, "a share of reads of 1 leaves no writes"},
+		{func(s *workload.Spec) { s.Mix = workload.Mix{Get: 1} }, "a mix without puts"},
+		{func(s *workload.Spec) { s.Mix = workload.Mix{Put: 1, Txn: -1} }, "negative weight"},
+		{func(s *workload.Spec) { s.Watchers = -1 }, "negative"},
+		{func(s *workload.Spec) { s.Rate = -1 }, "negative"},
+		{func(s *workload.Spec) { s.Backlog = 3 }, "a backlog without a rate"},
+		{func(s *workload.Spec) { s.LeaseClients, s.LeaseTTL = 1, time.Millisecond }, "lease TTL 1ms is not whole seconds"},
 		{func(s *workload.Spec) { s.Clients = -1 }, "negative"},
 		{func(s *workload.Spec) { s.Endpoints = nil }, "no endpoints"},
 		{func(s *workload.Spec) { s.Endpoints = workload.Fixed() }, "no endpoints"},

@@ -2,7 +2,6 @@ package workload
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +9,8 @@ import (
 	"time"
 )
 
-// flushEvery is how much of a history the death of this process may cost.
+// flushEvery is how old what watchers were told may be before it is in the
+// file. Calls are there before they are sent, with all that came before.
 const flushEvery = 200 * time.Millisecond
 
 // A Log takes down a history while it happens, in memory and in a file. It
@@ -18,16 +18,21 @@ const flushEvery = 200 * time.Millisecond
 type Log struct {
 	mu      sync.Mutex
 	history History
+	calls   uint64
+	turned  int64         // arrivals turned away
 	file    *os.File      // nil for a log in memory only
 	out     *bufio.Writer // nil with file
+	line    []byte        // being encoded
 	err     error         // the first failure to write; memory goes on
 }
 
 // NewLog is a log in memory only.
 func NewLog() *Log { return &Log{} }
 
-// CreateLog is a log that is also written to a new file, as JSON lines,
-// flushed five times a second and synced at the end. The file must not exist.
+// CreateLog is a log that is also written to a new file, as JSON lines. A call
+// is handed to the kernel before it is sent: the death of this process, by
+// SIGKILL too, leaves none out. The file is synced at the end only, and must
+// not exist.
 func CreateLog(path string) (*Log, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -40,49 +45,74 @@ func (l *Log) header(h Header) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.history.Header = h
-	l.write(l.encode(h))
+	if l.out != nil {
+		l.write(appendLine(l.line[:0], h))
+		l.flush()
+	}
 }
 
-func (l *Log) op(o Op) {
-	b := l.encode(&o) // outside the lock: clients do this in parallel
+// call takes a call down before it is sent, and numbers it.
+func (l *Log) call(o *Op) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.history.Ops = append(l.history.Ops, o)
-	l.write(b)
+	l.calls++
+	if l.out != nil {
+		l.write(appendCall(l.line[:0], l.calls, o))
+		l.flush()
+	}
+	return l.calls
+}
+
+func (l *Log) reply(id uint64, o *Op) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.history.Ops = append(l.history.Ops, *o)
+	if l.out != nil {
+		l.write(appendReply(l.line[:0], id, o))
+	}
+}
+
+func (l *Log) notice(n Notice) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.history.Notices = append(l.history.Notices, n)
+	if l.out != nil {
+		l.write(appendLine(l.line[:0], n))
+	}
 }
 
 func (l *Log) mark(m Mark) {
-	b := l.encode(m)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.history.Marks = append(l.history.Marks, m)
-	l.write(b)
+	if l.out != nil {
+		l.write(appendLine(l.line[:0], m))
+		l.flush()
+	}
 }
 
-// encode gives a line without its newline, nil where no file wants it. What
-// is encoded here has no value that JSON could refuse.
-func (l *Log) encode(v any) []byte {
-	if l.out == nil {
-		return nil
-	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("encode history: %v", err))
-	}
-	return append(b, '\n')
-}
-
-// write wants mu held.
-func (l *Log) write(b []byte) {
-	if l.out == nil || l.err != nil {
-		return
-	}
-	_, l.err = l.out.Write(b)
-}
-
-func (l *Log) flush() {
+func (l *Log) turnAway() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.turned++
+}
+
+func (l *Log) turnedAway() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.turned
+}
+
+// write wants mu held. It keeps the line's memory for the next one.
+func (l *Log) write(line []byte) {
+	l.line = line
+	if l.err == nil {
+		_, l.err = l.out.Write(line)
+	}
+}
+
+// flush wants mu held.
+func (l *Log) flush() {
 	if l.out != nil && l.err == nil {
 		l.err = l.out.Flush()
 	}
@@ -100,7 +130,9 @@ func (l *Log) flushUntil(done <-chan struct{}) {
 		case <-done:
 			return
 		case <-tick.C:
+			l.mu.Lock()
 			l.flush()
+			l.mu.Unlock()
 		}
 	}
 }
@@ -112,12 +144,12 @@ func (l *Log) close(complete bool) (*History, error) {
 	defer l.mu.Unlock()
 	if complete {
 		l.history.Complete = true
-		l.write(l.encode(endLine{trailer{len(l.history.Ops), len(l.history.Marks)}}))
+		if l.out != nil {
+			l.write(appendLine(l.line[:0], endLine{trailer{len(l.history.Ops), len(l.history.Notices), len(l.history.Marks), l.turned}}))
+		}
 	}
 	if l.file != nil {
-		if l.err == nil {
-			l.err = l.out.Flush()
-		}
+		l.flush()
 		if l.err == nil {
 			l.err = l.file.Sync()
 		}

@@ -17,7 +17,7 @@ type verdict struct {
 	answered bool
 }
 
-// judge reads the error of a put or get. Only what cannot have been proposed,
+// judge reads the error of a call. Only what cannot have been proposed,
 // or was refused while being applied, has failed; see the package comment.
 func judge(err error) verdict {
 	if err == nil {
@@ -30,6 +30,7 @@ func judge(err error) verdict {
 		rpctypes.ErrUserEmpty,        // before the proposal, or instead of applying
 		rpctypes.ErrPermissionDenied, // instead of applying
 		rpctypes.ErrAuthOldRevision,  // instead of applying
+		rpctypes.ErrLeaseNotFound,    // instead of applying
 	} {
 		if errors.Is(err, refused) {
 			return verdict{Fail, true}

@@ -93,7 +93,7 @@ func TestRefused(t *testing.T) {
 		"restart -soak=fast":                      `give a duration`,
 		"restart -soak=-1s":                       `not negative`,
 		"status now":                              `one argument too many`,
-		"lab:up -kind=container":                  `give one of embedded`,
+		"lab:up -kind=podman":                     `give one of embedded, container`,
 		"lab:up -hosts=node-1":                    `node-1 is no IP address`,
 		"purgeHost":                               `HOST is missing`,
 		"snapshot":                                `FILE is missing`,

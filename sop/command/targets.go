@@ -135,7 +135,7 @@ func address(s string) error {
 }
 
 func benchmark(name string) error {
-	all := []string{"LabUp", "LabThroughput", "CreateCluster", "AddMember", "RemoveFollower", "RollingRestart", "RemoveLeader", "Drill"}
+	all := []string{"LabUp", "LabThroughput", "LabRecording", "CreateCluster", "AddMember", "RemoveFollower", "RollingRestart", "RemoveLeader", "Drill"}
 	if slices.Contains(all, name) {
 		return nil
 	}
@@ -218,8 +218,9 @@ func Targets() []Target {
 		procedure("restart", nil).with(soak),
 		procedure("snapshot", []string{"FILE"}),
 		{Name: "status", Flags: []Flag{boolean("tunnel"), boolean("json")}, Alone: true, Site: true},
+		{Name: "sudoers", Flags: []Flag{text("user")}, Alone: true},
 		{Name: "rehearse", Flags: []Flag{whole("seed")}, Alone: true},
-		{Name: "lab:up", Flags: []Flag{choice("kind", "embedded"), text("inventory"), each("hosts", address), text("name")}, Alone: true},
+		{Name: "lab:up", Flags: []Flag{choice("kind", "embedded", "container"), text("inventory"), each("hosts", address), text("name")}, Alone: true},
 		{Name: "lab:down", Flags: []Flag{text("name")}, Alone: true},
 		{Name: "lab:list"},
 		{Name: "lab:doctor"},
@@ -227,6 +228,7 @@ func Targets() []Target {
 		{Name: "scenario:run", Args: []string{"PATTERN"}, Flags: []Flag{choice("lab", "embedded", "container"), whole("seed"), positive("count"), text("junit"), boolean("shrink")}, Alone: true},
 		{Name: "scenario:mutants", Flags: []Flag{each("only", anyElement), whole("seed")}, Alone: true},
 		{Name: "scenario:list"},
+		{Name: "scenario:check", Args: []string{"DIR"}},
 		{Name: "test"},
 		{Name: "lint"},
 		{Name: "bench", Flags: []Flag{each("only", benchmark), positive("count"), whole("seed")}},

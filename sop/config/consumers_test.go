@@ -215,6 +215,7 @@ func TestTargetLike(t *testing.T) {
 	require.Equal(t, "10.10.10.1", TargetHost([]byte(target)))
 	require.Equal(t, "", TargetHost([]byte("- targets: [ 10.0.0.1:1, 10.0.0.2:1 ]")))
 	require.Equal(t, "10.0.0.1", TargetHost([]byte("- targets: [10.0.0.1:1]")))
+	require.Equal(t, "db-1.example", TargetHost([]byte("- labels: {a:b, ip: db-1.example}\n  targets: [ db-1.example:2379 ]")))
 	require.Equal(t, "fd00::1", TargetHost([]byte("- targets: [ '[fd00::1]:2379' ]")))
 	_, err = TargetLike([]byte(target), Scraped{"etcd-2", "10.10.10.2"}, from)
 	require.ErrorContains(t, err, "does not name etcd-2")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -51,18 +52,24 @@ func TargetNames(content []byte, m Scraped) bool {
 func TargetHost(content []byte) string {
 	found := ""
 	for _, w := range strings.FieldsFunc(string(content), func(r rune) bool { return strings.ContainsRune(" \t\r\n\"',{}", r) }) {
-		host, _, err := net.SplitHostPort(w)
+		host, port, err := net.SplitHostPort(w)
 		if err != nil { // it may stand in brackets, without a blank between
-			if host, _, err = net.SplitHostPort(strings.TrimSuffix(strings.TrimPrefix(w, "["), "]")); err != nil {
+			if host, port, err = net.SplitHostPort(strings.TrimSuffix(strings.TrimPrefix(w, "["), "]")); err != nil {
 				continue
 			}
 		}
-		if ip, err := netip.ParseAddr(host); err == nil {
-			if found != "" && found != ip.String() {
-				return ""
-			}
-			found = ip.String()
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			continue
 		}
+		if ip, err := netip.ParseAddr(host); err == nil {
+			host = ip.String()
+		} else if !hostName.MatchString(host) {
+			continue
+		}
+		if found != "" && found != host {
+			return ""
+		}
+		found = host
 	}
 	return found
 }

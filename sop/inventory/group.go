@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,24 +25,30 @@ type Group struct {
 	// Values for the cluster as a whole. Where every host agrees on a value of
 	// its own, that one; else the group's. Clean holds if it holds for every
 	// host, Safeguard if it holds for any.
-	Clean          bool
-	Safeguard      bool
-	ClientPort     int
-	PeerPort       int
-	DataDir        string
-	WALDir         string // "" where the log is in the data directory
-	ElectionMs     int
-	HeartbeatMs    int
-	QuotaBytes     int64
-	RootPassword   string // "" unless set in clear; never to be printed
-	Version        string // without a leading v; "" unless set
-	CertValidity   time.Duration
-	Package        string
-	PackageVersion string // as apt or dnf spells it; "" unless set
-	Binary         string // path on the hosts
-	BinaryFrom     string // path on the admin host; "" unless set
-	BinarySHA256   string // hex, lower case; "" unless set
-	Unit           string // systemd unit
+	Clean                           bool
+	Safeguard                       bool
+	ClientPort                      int
+	PeerPort                        int
+	DataDir                         string
+	WALDir                          string // "" where the log is in the data directory
+	ElectionMs                      int
+	HeartbeatMs                     int
+	QuotaBytes                      int64
+	RootPassword                    string // "" unless set in clear; never to be printed
+	Version                         string // without a leading v; "" unless set
+	CertValidity                    time.Duration
+	Package                         string
+	PackageVersion                  string // as apt or dnf spells it; "" unless set
+	Binary                          string // path on the hosts
+	BinaryFrom                      string // path on the admin host; "" unless set
+	BinarySHA256                    string // hex, lower case; "" unless set
+	ClientCert, ClientKey, ClientCA string // paths on the admin host; "" unless set
+	Unit                            string // systemd unit
+	Conf                            string // configuration of a member
+	ConfForm                        string // yaml or env; "" leaves it to the place
+	Scheme                          string // https or http
+	CAFile, CertFile, KeyFile       string // on the hosts
+	User                            string // who runs etcd
 
 	InfraHosts []string // inventory names of the hosts of group infra
 	AdminHost  string   // admin_ip, "" unless set
@@ -115,7 +122,22 @@ func (v *Inventory) Group(name string) (*Group, error) {
 	g.BinaryFrom = agreed(hosts, own, func(x values) string { return x.text("etcd_binary_from", "") })
 	g.BinarySHA256 = agreed(hosts, own, func(x values) string { return strings.ToLower(x.text("etcd_binary_sha256", "")) })
 	g.Binary = agreed(hosts, own, func(x values) string { return x.text("etcd_binary", "/usr/bin/etcd") })
-	g.Unit = agreed(hosts, own, func(x values) string { return x.text("etcd_systemd_unit", "etcd.service") })
+	g.ClientCert = agreed(hosts, own, func(x values) string { return x.text("etcd_client_cert", "") })
+	g.ClientKey = agreed(hosts, own, func(x values) string { return x.text("etcd_client_key", "") })
+	g.ClientCA = agreed(hosts, own, func(x values) string { return x.text("etcd_client_ca", "") })
+	g.Unit = agreed(hosts, own, func(x values) string { return matching(x.text("etcd_systemd_unit", ""), unitPattern, "etcd.service") })
+	g.Conf = agreed(hosts, own, func(x values) string { return x.text("etcd_conf", "/etc/etcd/etcd.conf") })
+	g.ConfForm = agreed(hosts, own, func(x values) string { return x.text("etcd_conf_form", "") })
+	g.Scheme = agreed(hosts, own, func(x values) string {
+		if x.text("etcd_scheme", "") == "http" {
+			return "http"
+		}
+		return "https"
+	})
+	g.CAFile = agreed(hosts, own, func(x values) string { return x.text("etcd_ca_file", "/etc/etcd/ca.crt") })
+	g.CertFile = agreed(hosts, own, func(x values) string { return x.text("etcd_cert_file", "/etc/etcd/server.crt") })
+	g.KeyFile = agreed(hosts, own, func(x values) string { return x.text("etcd_key_file", "/etc/etcd/server.key") })
+	g.User = agreed(hosts, own, func(x values) string { return matching(x.text("etcd_user", ""), namePattern, "etcd") })
 	g.CertValidity = agreed(hosts, own, func(x values) time.Duration {
 		d, err := parseValidity(x.text("cert_validity", defaultValidity))
 		if err != nil {
@@ -193,13 +215,24 @@ func (g *Group) Host(name string) (Host, bool) {
 func (g *Group) MemberName(h Host) string { return fmt.Sprintf("%s-%d", g.Cluster, h.Seq) }
 
 // PeerURL is where peers dial the host's member.
-func (g *Group) PeerURL(h Host) string { return url(h.Name, h.PeerPort) }
+func (g *Group) PeerURL(h Host) string { return url(g.Scheme, h.Name, h.PeerPort) }
 
 // ClientURL is where clients dial the host's member.
-func (g *Group) ClientURL(h Host) string { return url(h.Name, h.ClientPort) }
+func (g *Group) ClientURL(h Host) string { return url(g.Scheme, h.Name, h.ClientPort) }
 
-func url(host string, port int) string {
-	return "https://" + net.JoinHostPort(host, strconv.Itoa(port))
+func url(scheme, host string, port int) string {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.String() // IPv6 has several spellings, and URLs are compared as text
+	}
+	return cmp.Or(scheme, "https") + "://" + net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// matching gives a value that has the right form, else otherwise.
+func matching(s string, form *regexp.Regexp, otherwise string) string {
+	if form.MatchString(s) {
+		return s
+	}
+	return otherwise
 }
 
 // NextSeq is one more than the highest etcd_seq. A gap is never filled: the

@@ -165,6 +165,7 @@ func (l *linter) unknown(x variable) {
 
 var (
 	namePattern    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	unitPattern    = regexp.MustCompile(`^[A-Za-z0-9:_.@-]+\.service$`)
 	sumPattern     = regexp.MustCompile(`^[0-9A-Fa-f]{64}$`)
 	versionPattern = regexp.MustCompile(`^v?[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)
 )
@@ -268,6 +269,22 @@ func (l *linter) value(x variable, k Variable) {
 	case anAddress:
 		if _, err := netip.ParseAddr(s.text); err != nil {
 			said(Warning, fmt.Sprintf("is %q, not an IP", s.text), "Pigsty requires the IP")
+		}
+	case aUnit:
+		if !unitPattern.MatchString(s.text) {
+			said(Fault, fmt.Sprintf("is %q, not the name of a service", s.text), "write it as in etcd.service")
+		}
+	case aForm:
+		if s.text != "yaml" && s.text != "env" {
+			said(Fault, fmt.Sprintf("is %q", s.text), "write yaml or env")
+		}
+	case aScheme:
+		switch s.text {
+		case "https":
+		case "http":
+			said(Warning, "is http: whoever reaches the ports reads and writes everything, and can join", "use TLS")
+		default:
+			said(Fault, fmt.Sprintf("is %q", s.text), "write https or http")
 		}
 	case aSum:
 		if !sumPattern.MatchString(s.text) {
@@ -407,8 +424,8 @@ func (l *linter) hostName(h Host, ips map[netip.Addr]Host) {
 			l.add(h.Line, Fault, fmt.Sprintf("host %q is neither an IP nor a host name", h.Name), "write the IP")
 			return
 		}
-		l.add(h.Line, Warning, fmt.Sprintf("host %s is no IP, and Pigsty requires one: URLs and certificates are made from it", h.Name),
-			"write the IP, and the name as ansible_host if SSH needs it")
+		l.add(h.Line, Note, fmt.Sprintf("host %s is a name: URLs and certificates are made from it, so every host has to resolve it alike", h.Name),
+			"Pigsty's own playbooks want the IP")
 		return
 	case ip.Zone() != "":
 		l.add(h.Line, Fault, fmt.Sprintf("host %s has a zone, which means nothing to other hosts", h.Name), "use an address with a wider scope")
@@ -460,6 +477,7 @@ func (l *linter) values() {
 		}
 	}
 	l.binary(resolved)
+	l.client(resolved)
 	l.ports(resolved)
 	for _, name := range []string{"etcd_cluster", "etcd_election_timeout", "etcd_heartbeat_interval", "etcd_quota_backend_bytes", "etcd_version", "etcd_root_password"} {
 		for _, h := range g.Hosts {
@@ -487,6 +505,19 @@ func (l *linter) binary(resolved map[string]values) {
 			continue
 		}
 		return // once is enough
+	}
+}
+
+// client checks that a client certificate comes with its key.
+func (l *linter) client(resolved map[string]values) {
+	x := resolved[""]
+	if len(l.group.Hosts) > 0 {
+		x = resolved[l.group.Hosts[0].Name]
+	}
+	for _, pair := range [][2]string{{"etcd_client_cert", "etcd_client_key"}, {"etcd_client_key", "etcd_client_cert"}} {
+		if x.text(pair[0], "") != "" && x.text(pair[1], "") == "" {
+			l.add(x[pair[0]].key.Line, Fault, pair[0]+" has no "+pair[1]+" beside it", "name both")
+		}
 	}
 }
 

@@ -38,6 +38,9 @@ const (
 	anAccess // ssh or local
 	aMethod  // sudo
 	aSum     // a sha256 in hex
+	aUnit    // of systemd
+	aForm    // yaml or env
+	aScheme  // https or http
 )
 
 // Defaults of the values that a Group holds.
@@ -72,7 +75,17 @@ var Variables = []Variable{
 	{"etcd_binary", "/usr/bin/etcd", "group", "path of the etcd binary on the hosts; etcdrill's own key", anyFile},
 	{"etcd_binary_from", "", "group", "etcd binary on the admin host, as seen from the inventory, that is put there instead of a package; etcdrill's own key", aText},
 	{"etcd_binary_sha256", "", "group", "sha256 of that binary; required with it; etcdrill's own key", aSum},
-	{"etcd_systemd_unit", "etcd.service", "group", "systemd unit that runs etcd; etcdrill's own key", aText},
+	{"etcd_client_cert", "", "group", "client certificate for this admin host, as seen from the inventory, where the CA's key is not in `files/pki`; etcdrill's own key", aText},
+	{"etcd_client_key", "", "group", "its key; etcdrill's own key", aText},
+	{"etcd_client_ca", "", "group", "certificate of the CA that the members are checked by; else `files/pki/ca/ca.crt`; etcdrill's own key", aText},
+	{"etcd_systemd_unit", "etcd.service", "group", "systemd unit that runs etcd; etcdrill's own key", aUnit},
+	{"etcd_conf", "/etc/etcd/etcd.conf", "group", "configuration of a member, where another one set the cluster up; etcdrill's own key", anyFile},
+	{"etcd_conf_form", "", "group", "`yaml`, or `env` for variables that the unit reads; else by the place: `env` in `/etc/default` and `/etc/sysconfig`; etcdrill's own key", aForm},
+	{"etcd_scheme", "https", "group", "`https`, or `http` for a cluster without TLS; etcdrill's own key", aScheme},
+	{"etcd_ca_file", "/etc/etcd/ca.crt", "group", "certificate of the CA on the hosts; etcdrill's own key", anyFile},
+	{"etcd_cert_file", "/etc/etcd/server.crt", "group", "certificate of a member, for clients and peers; etcdrill's own key", anyFile},
+	{"etcd_key_file", "/etc/etcd/server.key", "group", "its key; etcdrill's own key", anyFile},
+	{"etcd_user", "etcd", "group", "who runs etcd; etcdrill's own key", aName},
 	{"etcd_init", "new", "group", "Pigsty's initial-cluster-state, new or existing; etcdrill decides by what it finds", aState},
 	{"etcd_learner", "false", "group", "Pigsty: join as learner; etcdrill always does", anotherBool},
 	{"etcd_exists", "false", "group", "Pigsty's own note that etcd was found; etcdrill looks for itself", anotherBool},

@@ -190,7 +190,7 @@ func (ca *CA) issue(random io.Reader, now time.Time, leaf Leaf) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	subject := pkix.Name{CommonName: leaf.Name, Organization: []string{"pigsty"}, OrganizationalUnit: []string{"etcd"}}
+	subject := subjectOf(leaf)
 	csr, err := x509.CreateCertificateRequest(random, &x509.CertificateRequest{Subject: subject, IPAddresses: ips, DNSNames: names}, key)
 	if err != nil {
 		return Pair{}, fmt.Errorf("make request: %w", err)
@@ -218,6 +218,10 @@ func (ca *CA) issue(random io.Reader, now time.Time, leaf Leaf) (Pair, error) {
 		KeyPEM:  keyPEM,
 		CSRPEM:  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}),
 	}, nil
+}
+
+func subjectOf(leaf Leaf) pkix.Name {
+	return pkix.Name{CommonName: leaf.Name, Organization: []string{"pigsty"}, OrganizationalUnit: []string{"etcd"}}
 }
 
 // newSerial gives a positive number of 127 random bits.

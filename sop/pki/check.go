@@ -76,6 +76,23 @@ func CheckLeaf(pair Pair, caPEM []byte, host string, now time.Time, minLeft time
 	return fmt.Errorf("certificate of %q: %w", leaf.Subject.CommonName, joined(faults))
 }
 
+// Matches reports whether the key of a pair is its certificate's. The answer no
+// is ErrKeyMismatch.
+func (p Pair) Matches() error {
+	certs, err := parseCerts(p.CertPEM)
+	if err != nil {
+		return err
+	}
+	key, err := parseKey(p.KeyPEM)
+	if err != nil {
+		return err
+	}
+	if !fits(certs[0], key) {
+		return ErrKeyMismatch
+	}
+	return nil
+}
+
 // checkTrust looks at signatures and usages and leaves time aside. It gives the
 // CA that vouches for the certificate, nil when none does.
 func checkTrust(leaf *x509.Certificate, between, authorities []*x509.Certificate, fault func(error, string, ...any)) (root *x509.Certificate) {

@@ -1,8 +1,14 @@
 package pki
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -64,6 +70,80 @@ func (d Dir) Load() (*CA, error) {
 		return nil, fmt.Errorf("read the CA in %s: %w", filepath.Dir(d.CAKeyPath()), err)
 	}
 	return ca, nil
+}
+
+// LoadCert reads the CA's certificate where its key is not: that of a CA which
+// is kept elsewhere. Without it the error is ErrNoCA.
+func (d Dir) LoadCert() ([]byte, error) {
+	certPEM, missing, err := readFile(d.CACertPath())
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the CA's certificate: %w", err)
+	case missing:
+		return nil, fmt.Errorf("%w: %s is not there", ErrNoCA, d.CACertPath())
+	}
+	certs, err := parseCerts(certPEM)
+	if err != nil {
+		return nil, fmt.Errorf("read the CA's certificate: %s: %w", d.CACertPath(), err)
+	}
+	if !certs[0].IsCA {
+		return nil, fmt.Errorf("read the CA's certificate: %s: %q is no CA", d.CACertPath(), certs[0].Subject.CommonName)
+	}
+	return certPEM, nil
+}
+
+// Request writes the request for a member's certificate, to be signed by a CA
+// that is kept elsewhere, and gives its path. The key is made for it, mode 0600,
+// unless there is one: a request that is on its way stays good.
+func (d Dir) Request(random io.Reader, leaf Leaf) (string, error) {
+	path, err := d.request(random, leaf)
+	if err != nil {
+		return "", fmt.Errorf("request a certificate for %s: %w", leaf.Name, err)
+	}
+	return path, nil
+}
+
+func (d Dir) request(random io.Reader, leaf Leaf) (string, error) {
+	if err := checkName(leaf.Name); err != nil {
+		return "", err
+	}
+	ips, names, err := subjectAltNames(leaf)
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range []string{"etcd", "csr"} {
+		if err := os.MkdirAll(filepath.Join(string(d), dir), 0o755); err != nil {
+			return "", err
+		}
+	}
+	keyPEM, missing, err := readFile(d.KeyPath(leaf.Name))
+	if err != nil {
+		return "", err
+	}
+	var key crypto.Signer
+	if missing {
+		fresh, err := ecdsa.GenerateKey(elliptic.P256(), random)
+		if err != nil {
+			return "", err
+		}
+		if keyPEM, err = encodeKey(fresh); err != nil {
+			return "", err
+		}
+		if err := writeNew(d.KeyPath(leaf.Name), keyPEM, 0o600); err != nil {
+			return "", err
+		}
+		key = fresh
+	} else if key, err = parseKey(keyPEM); err != nil {
+		return "", fmt.Errorf("%s: %w", d.KeyPath(leaf.Name), err)
+	}
+	der, err := x509.CreateCertificateRequest(random, &x509.CertificateRequest{Subject: subjectOf(leaf), IPAddresses: ips, DNSNames: names}, key)
+	if err != nil {
+		return "", err
+	}
+	if err := replaceFile(d.CSRPath(leaf.Name), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), 0o644); err != nil {
+		return "", err
+	}
+	return d.CSRPath(leaf.Name), syncDir(filepath.Dir(d.KeyPath(leaf.Name)))
 }
 
 // readFile reads a file; missing is true, and err nil, when it is not there.

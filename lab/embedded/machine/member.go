@@ -95,7 +95,10 @@ func serve(t task) {
 		}
 	}
 	if file == "" {
-		die(1, errors.New("the embedded etcd is configured with --config-file only"))
+		var err error
+		if file, err = gathered(t); err != nil {
+			die(1, fmt.Errorf("gather the configuration: %w", err))
+		}
 	}
 	cfg, err := embed.ConfigFromFile(file)
 	if err != nil {

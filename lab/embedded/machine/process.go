@@ -140,11 +140,12 @@ func (m *Machine) prepare(u *unit) (*exec.Cmd, int, error) {
 		}
 		env = append(env, "USER="+d.user, "LOGNAME="+d.user)
 	}
+	specify := m.specifiers(u.name)
 	for _, e := range d.env {
-		env = assign(env, e)
+		env = assign(env, specify(e))
 	}
 	for _, file := range d.envFiles {
-		name, optional := strings.CutPrefix(file, "-")
+		name, optional := strings.CutPrefix(specify(file), "-")
 		text, err := m.root.read(name)
 		if err != nil && !optional {
 			return nil, noStatus, saidf("Failed to load environment files: No such file or directory")
@@ -160,7 +161,7 @@ func (m *Machine) prepare(u *unit) (*exec.Cmd, int, error) {
 	}
 	dir := "/"
 	if d.dir != "" {
-		real, err := m.root.resolve(d.dir, true)
+		real, err := m.root.resolve(specify(d.dir), true)
 		if err == nil {
 			var info fs.FileInfo
 			info, err = os.Lstat(m.root.path(real))
@@ -182,13 +183,23 @@ func (m *Machine) prepare(u *unit) (*exec.Cmd, int, error) {
 	if err != nil {
 		return nil, exitExec, saidf("Failed to execute %s: %s", d.exec[0], m.inside(err))
 	}
-	t := task{Role: p.role, Root: string(m.root), Dir: dir, Args: expand(d.exec, env), Env: env}
+	words := make([]string, len(d.exec))
+	for i, w := range d.exec {
+		words[i] = specify(w)
+	}
+	t := task{Role: p.role, Root: string(m.root), Dir: dir, Args: expand(words, env), Env: env}
 	if d.notify() {
 		t.Notify = fmt.Sprintf("/run/notify-%s-%d", u.name, u.run)
 		t.Env = append(t.Env, "NOTIFY_SOCKET="+t.Notify)
 		u.notify = t.Notify
 	}
 	return m.taskCommand(t), 0, nil
+}
+
+// specifiers puts in what systemd's specifiers stand for.
+func (m *Machine) specifiers(unit string) func(string) string {
+	prefix := strings.TrimSuffix(unit, ".service")
+	return strings.NewReplacer("%%", "%", "%H", m.name, "%l", m.name, "%p", prefix, "%N", prefix, "%n", unit).Replace
 }
 
 // readiness is the socket on which a service tells that it is ready.

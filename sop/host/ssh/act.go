@@ -46,7 +46,7 @@ func scriptOf(a host.Act) (string, error) {
 func callOf(a host.Act) ([]string, error) {
 	switch a := a.(type) {
 	case host.WriteFile:
-		return []string{"write_file", a.Path, or(a.Owner, "root"), or(a.Group, "root"), octal(a.Mode.Perm()), strconv.Itoa(len(a.Content))}, absolute(a.Path)
+		return []string{"write_file", a.Path, or(a.Owner, "root"), or(a.Group, "root"), octal(a.Mode.Perm())}, absolute(a.Path)
 	case host.RemoveFile:
 		return []string{"remove_file", a.Path}, absolute(a.Path)
 	case host.MakeDir:
@@ -86,8 +86,11 @@ func callOf(a host.Act) ([]string, error) {
 	case host.Note:
 		return []string{"note"}, nil
 	}
-	return nil, fmt.Errorf("act %T: not one of the set", a)
+	return nil, errNoAct
 }
+
+// errNoAct says that an act is not one of the set.
+var errNoAct = errors.New("not one of the set")
 
 func systemctl(a host.Systemctl) ([]string, error) {
 	switch a.Verb {

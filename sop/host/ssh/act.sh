@@ -3,7 +3,14 @@
 
 # resolve PATH: follows symbolic links, the last one too, and gives $real
 resolve() {
-	real=$(readlink -fv -- "$1" 2>&1) || die "$real"
+	at=$1 real=$1
+	while [ "$at" ]; do
+		if [ -L "$at" ]; then
+			real=$(readlink -fv -- "$1" 2>&1) || die "$real"
+			return
+		fi
+		at=${at%/*}
+	done
 }
 
 # known OWNER GROUP: that they exist, as install asks
@@ -24,9 +31,16 @@ stage() {
 	[ -e "$real" ] && ! [ -f "$real" ] && die "install: cannot replace '$1' ($real): not a regular file"
 	dir=${real%/*}
 	dir=${dir:-/}
-	[ -d "$dir" ] || die "install: cannot create regular file '$1': No such file or directory"
+	if ! [ -d "$dir" ]; then
+		at=$dir
+		until [ -e "$at" ]; do at=${at%/*} at=${at:-/}; done
+		[ -d "$at" ] || die "install: failed to access '$1': Not a directory"
+		die "install: cannot create regular file '$1': No such file or directory"
+	fi
 	fresh=y
-	rm -f -- "$dir/.${real##*/}".new-??????
+	for old in "$dir/.${real##*/}".new-??????; do
+		[ -e "$old" ] && rm -f -- "$old"
+	done
 	tmp=$(umask 077 && mktemp -- "$dir/.${real##*/}.new-XXXXXX") || exit 1
 	if [ -e "$real" ]; then
 		fresh=
@@ -34,7 +48,7 @@ stage() {
 	fi
 }
 
-undo() {
+undo() { # [WHY]
 	rm -f -- "$tmp"
 	[ $# = 0 ] || printf '%s\n' "$*" >&2
 	exit 1
@@ -42,7 +56,11 @@ undo() {
 
 # settle OWNER GROUP MODE: what is not so yet
 settle() {
-	chown -- "$1:$2" "$tmp" || undo
+	if ! chown -- "$1:$2" "$tmp"; then
+		rm -f -- "$tmp"
+		known "$1" "$2"
+		exit 1
+	fi
 	chmod -- "$3" "$tmp" || undo
 }
 
@@ -56,12 +74,10 @@ place() {
 	sync -- "$dir" || exit 1
 }
 
-write_file() { # PATH OWNER GROUP MODE LENGTH, and $content in base64
-	known "$2" "$3"
+write_file() { # PATH OWNER GROUP MODE, and $content in base64
 	stage "$1"
 	settle "$2" "$3" "$4"
 	printf %s "$content" | base64 -d >"$tmp" || undo
-	[ "$(stat -c %s -- "$tmp")" = "$5" ] || undo "write $1: it arrived with another length"
 	place
 }
 
@@ -91,7 +107,6 @@ remove_file() { # PATH
 }
 
 make_dir() { # PATH OWNER GROUP MODE
-	known "$2" "$3"
 	resolve_new "$1"
 	install -d -o "$2" -g "$3" -m "$4" -- "$real" || exit 1
 	sync -- "$real" || exit 1
@@ -127,7 +142,7 @@ within() {
 	want=$(coded "$1")
 	cut -d ' ' -f 5 /proc/self/mountinfo | while read -r m; do
 		case $m in "$want"/*) printf '%s\n' "$m" && break ;; esac
-	done
+	done | sed -e 's/\\040/ /g' -e 's/\\011/	/g' -e 's/\\134/\\/g'
 }
 coded() {
 	printf %s "$1" | sed -e 's/\\/\\134/g' -e 's/ /\\040/g' -e 's/	/\\011/g'
@@ -144,14 +159,14 @@ set_aside() { # PATH STAMP
 	for f in * .[!.]* ..?*; do
 		[ -e "$f" ] || [ -L "$f" ] || continue
 		case $f in .removed-*) continue ;; esac
-		if ! [ -d "$to" ]; then
-			mkdir -m 0700 -- "$to" || exit 1
-		fi
 		if mounted "$real/$f"; then
 			die "mv: cannot move '$real/$f' to '$to/$f': Device or resource busy"
 		fi
 		if [ -e "$to/$f" ] || [ -L "$to/$f" ]; then
 			die "mv: cannot overwrite '$to/$f': File exists"
+		fi
+		if ! [ -d "$to" ]; then
+			mkdir -m 0700 -- "$to" || exit 1
 		fi
 		mv -nT -- "./$f" "$to/$f" || exit 1
 	done
@@ -220,7 +235,7 @@ release() { # LOCK TOKEN
 
 add_user() { # NAME HOME
 	id -u -- "$1" >/dev/null 2>&1 && return
-	useradd --system --user-group --no-create-home --home-dir "$2" --shell /usr/sbin/nologin -- "$1" >&2
+	useradd --system --user-group --no-create-home --home-dir "${2:-/nonexistent}" --shell /usr/sbin/nologin -- "$1" >&2
 }
 
 note() { # $line

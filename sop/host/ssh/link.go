@@ -16,6 +16,9 @@ const (
 	handshake = 20 * time.Second
 	// lingering is how long the children of a dead process may hold its streams.
 	lingering = 200 * time.Millisecond
+	// again is for how long one waits for a connection that has failed before: a
+	// dead host costs its whole patience only once.
+	again = time.Second
 	// glance is how often it is looked whether a control socket is there yet.
 	glance = 10 * time.Millisecond
 	// sessions is how many may be open to one host: sshd allows ten, and hosts
@@ -34,6 +37,7 @@ type link struct {
 	mu          sync.Mutex
 	attempt     *attempt
 	tries       int
+	failed      error // why the last attempt failed; nil when it did not
 	idle        []*session
 	connections int
 	commands    int
@@ -84,10 +88,19 @@ func (l *link) connect(ctx context.Context) (*attempt, error) {
 		l.attempt = a
 		go l.make(a)
 	}
+	failed := l.failed
 	l.mu.Unlock()
+	var enough <-chan time.Time
+	if failed != nil {
+		timer := time.NewTimer(again)
+		defer timer.Stop()
+		enough = timer.C
+	}
 	select {
 	case <-a.done:
 		return a, a.err
+	case <-enough:
+		return nil, failed
 	case <-ctx.Done():
 		return nil, &Unreachable{Host: l.spec.Name, Said: "ssh has not connected yet (" + ctx.Err().Error() + ")",
 			Hint: "try it by hand: ssh " + quoteAll(l.spec.target()...)}
@@ -95,7 +108,12 @@ func (l *link) connect(ctx context.Context) (*attempt, error) {
 }
 
 func (l *link) make(a *attempt) {
-	defer close(a.done)
+	defer func() {
+		l.mu.Lock()
+		l.failed = a.err
+		l.mu.Unlock()
+		close(a.done)
+	}()
 	ctx, stop := context.WithTimeout(l.client.ctx, handshake)
 	defer stop()
 	cmd := exec.Command(l.client.config.Program, masterArgs(l.spec, a.socket)...)
@@ -143,7 +161,7 @@ func masterArgs(s Spec, socket string) []string {
 	target := s.target()
 	end := len(target) - 2 // before the host
 	args = append(args, target[:end]...)
-	for _, o := range []string{"ConnectTimeout=10", "ServerAliveInterval=2", "ServerAliveCountMax=4"} {
+	for _, o := range []string{"ConnectTimeout=10", "ServerAliveInterval=3", "ServerAliveCountMax=3"} {
 		args = append(args, "-o", o)
 	}
 	return append(args, target[end:]...)

@@ -1,6 +1,8 @@
 package ssh
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -31,21 +33,22 @@ func question(q host.Question) (string, error) {
 		}
 		*to = append(*to, quoteAll(words...))
 	}
-	each := func(to *[]string, name string, values []string) {
-		for i, v := range values {
-			call(to, name, strconv.Itoa(i), v)
-		}
-	}
 	if len(q.Units) > 0 {
 		call(&calls, append([]string{"units"}, q.Units...)...)
 	}
-	each(&calls, "file", q.Files)
-	each(&calls, "sum", q.Sums)
-	each(&calls, "dir", q.Dirs)
-	if len(q.Dirs) > 0 {
-		call(&calls, "mounts")
+	all := func(name string, values ...string) {
+		if len(values) > 0 {
+			call(&calls, append([]string{name}, values...)...)
+		}
 	}
-	each(&calls, "user", q.Users)
+	all("stats", slices.Concat(q.Files, q.Dirs)...)
+	all("files", q.Files...)
+	all("sums", q.Sums...)
+	all("dirs", q.Dirs...)
+	all("spaces", q.Dirs...)
+	for i, u := range q.Users {
+		call(&calls, "user", strconv.Itoa(i), u)
+	}
 	if len(q.Ports) > 0 {
 		words := []string{"listeners"}
 		for _, p := range q.Ports {
@@ -141,15 +144,21 @@ type reading struct {
 	up      time.Duration // since the kernel began
 	began   []uint64      // of each unit's process, microseconds since then
 	mounts  []string
+	stats   map[string][]string // by name: mode, owner, uid, group, gid, length, type
+	files   []int               // those that heads has, by number
+	heads   []byte
 	reals   map[string]string // of directories
-	inodes  map[string]int    // of listening sockets, to their ports
-	parts   map[int]string    // of HTTP replies, in base64
+	at      map[string]string // what there is of a directory's path
+	spaces  map[string]int64
+	inodes  map[string]int // of listening sockets, to their ports
+	parts   map[int]string // of HTTP replies, in base64
 	clocked bool
 }
 
 func (a *reading) prepare() {
 	q, f := a.q, &a.facts
-	a.reals, a.inodes = map[string]string{}, map[string]int{}
+	a.stats, a.reals, a.at = map[string][]string{}, map[string]string{}, map[string]string{}
+	a.spaces, a.inodes = map[string]int64{}, map[string]int{}
 	if len(q.Files) > 0 {
 		f.Files = map[string]host.File{}
 		for _, name := range q.Files {
@@ -238,15 +247,45 @@ func (a *reading) line(l string) error {
 	case "sum":
 		name, err := asked(a.q.Sums, i)
 		if err == nil {
-			a.facts.Sums[name] = value
+			a.facts.Sums[name] = "" // it is there, and cannot be read
 		}
 		return err
 	case "dir":
 		return a.dir(i, word, value)
+	case "stats":
+		return records(value, 8, func(r []string) error {
+			a.stats[r[0]] = r[1:]
+			return nil
+		})
+	case "heads":
+		a.heads, err = decode(value)
+		return err
+	case "sums":
+		text, err := decode(value)
+		for _, l := range split0(text) {
+			if sum, name, ok := strings.Cut(l, "  "); ok {
+				a.facts.Sums[name] = sum
+			}
+		}
+		return err
+	case "found":
+		return a.found(value)
+	case "spaces":
+		return records(value, 3, func(r []string) error {
+			blocks, err := strconv.ParseInt(r[1], 10, 64)
+			if err != nil {
+				return err
+			}
+			size, err := strconv.ParseInt(r[2], 10, 64)
+			a.spaces[r[0]] = blocks * size
+			return err
+		})
 	case "mounts":
 		text, err := decode(value)
-		for _, m := range strings.Fields(string(text)) {
-			a.mounts = append(a.mounts, unescaped(m))
+		for l := range strings.Lines(string(text)) {
+			if f := strings.Fields(l); len(f) > 4 {
+				a.mounts = append(a.mounts, unescaped(f[4]))
+			}
 		}
 		return err
 	case "user":
@@ -350,18 +389,15 @@ func (a *reading) file(i int, word, value string) error {
 	}
 	f := a.facts.Files[name]
 	switch word {
-	case "stat":
-		f.Exists = true
-		f.Owner, f.Group, f.Mode, err = kept(value)
 	case "real":
 		f.Real = value
+	case "read":
+		a.files = append(a.files, i)
 	case "problem":
 		f.Exists, f.Problem = true, value // whether it is there could not be seen
-	case "data":
-		f.Content, err = decode(value)
 	}
 	a.facts.Files[name] = f
-	return err
+	return nil
 }
 
 func (a *reading) dir(i int, word, value string) error {
@@ -371,40 +407,93 @@ func (a *reading) dir(i int, word, value string) error {
 	}
 	d := a.facts.Dirs[name]
 	switch word {
-	case "stat":
-		d.Exists = true
-		d.Owner, d.Group, d.Mode, err = kept(value)
 	case "real":
 		a.reals[name] = value
+	case "at":
+		a.at[name] = value
 	case "problem":
 		d.Problem = value
-	case "free":
-		d.FreeBytes, err = strconv.ParseInt(value, 10, 64)
-	case "used":
-		d.UsedBytes, err = strconv.ParseInt(value, 10, 64)
-	case "names":
-		var text []byte
-		text, err = decode(value)
-		d.Entries = split0(text)
-		slices.Sort(d.Entries)
 	case "wal":
 		d.WAL = true
 		d.WALHead, err = decode(value)
-	case "aside":
-		var aside host.Aside
-		aside, err = asideOf(name, value)
-		d.Aside = append(d.Aside, aside)
 	}
 	a.facts.Dirs[name] = d
 	return err
 }
 
-// kept reads mode, owner and group as stat gives them.
-func kept(value string) (owner, group string, mode fs.FileMode, err error) {
-	f := strings.Fields(value)
-	if len(f) < 5 {
-		return "", "", 0, fmt.Errorf("stat says %q", value)
+// found reads what find told of everything in the directories: where it began,
+// the path below, type, blocks of 512 bytes, and when it was changed.
+func (a *reading) found(value string) error {
+	asides := map[string]*host.Aside{} // by path
+	dirs := map[string]string{}        // what they are in
+	err := records(value, 5, func(r []string) error {
+		dir, below, kind := r[0], r[1], r[2]
+		if below == "" {
+			return nil
+		}
+		d := a.facts.Dirs[dir]
+		var bytes int64
+		if kind != "d" {
+			blocks, err := strconv.ParseInt(r[3], 10, 64)
+			if err != nil {
+				return err
+			}
+			bytes = 512 * blocks
+		}
+		d.UsedBytes += bytes
+		top, _, deep := strings.Cut(below, "/")
+		stamp, aside := strings.CutPrefix(top, host.AsidePrefix)
+		switch at := path.Join(dir, top); {
+		case aside && !deep:
+			since, err := time.Parse("20060102T150405Z", stamp)
+			if err != nil {
+				seconds, _, _ := strings.Cut(r[4], ".")
+				n, err := strconv.ParseInt(seconds, 10, 64)
+				if err != nil {
+					return err
+				}
+				since = time.Unix(n, 0)
+			}
+			asides[at], dirs[at] = &host.Aside{Path: at, Bytes: bytes, Since: since}, dir
+		case aside:
+			if known := asides[at]; known != nil { // what it is in comes first
+				known.Bytes += bytes
+			}
+		case !deep:
+			d.Entries = append(d.Entries, top)
+		}
+		a.facts.Dirs[dir] = d
+		return nil
+	})
+	for at, aside := range asides {
+		d := a.facts.Dirs[dirs[at]]
+		d.Aside = append(d.Aside, *aside)
+		a.facts.Dirs[dirs[at]] = d
 	}
+	return err
+}
+
+// records reads values of which each ends with a NUL, so many at a time. What
+// was cut off at the end is left out.
+func records(value string, n int, each func([]string) error) error {
+	text, err := decode(value)
+	if err != nil {
+		return err
+	}
+	values := split0(text)
+	if len(text) > 0 && text[len(text)-1] != 0 {
+		values = values[:len(values)-1]
+	}
+	for ; len(values) >= n; values = values[n:] {
+		if err := each(values[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kept reads mode, owner and group as stat gives them.
+func kept(f []string) (owner, group string, mode fs.FileMode, err error) {
 	bits, err := strconv.ParseUint(f[0], 8, 32)
 	owner, group = f[1], f[3]
 	if owner == "UNKNOWN" {
@@ -416,31 +505,115 @@ func kept(value string) (owner, group string, mode fs.FileMode, err error) {
 	return owner, group, fs.FileMode(bits).Perm(), err
 }
 
-func asideOf(dir, value string) (host.Aside, error) {
-	f := strings.Fields(value)
-	if len(f) != 3 {
-		return host.Aside{}, fmt.Errorf("set aside: %q", value)
-	}
-	bytes, err := strconv.ParseInt(f[0], 10, 64)
+// maxFile is how long a file may be that is read.
+const maxFile = 8 << 20
+
+// errChanged says that a file was changed while it was read, so that it should
+// be read again.
+var errChanged = errors.New("a file changed while it was read")
+
+// settle puts together what stat, head and find told of files and directories.
+func (a *reading) settle() error {
+	contents, err := a.contents()
 	if err != nil {
-		return host.Aside{}, err
+		return err
 	}
-	seconds, err := strconv.ParseInt(f[1], 10, 64)
-	if err != nil {
-		return host.Aside{}, err
+	for i, name := range a.q.Files {
+		f := a.facts.Files[name]
+		if f.Real == "" && f.Problem == "" {
+			f.Real = path.Clean(name)
+		}
+		if st, ok := a.stats[name]; ok {
+			f.Exists = true
+			if f.Owner, f.Group, f.Mode, err = kept(st); err != nil {
+				return fmt.Errorf("stat of %s: %w", name, err)
+			}
+			switch content, read := contents[i]; {
+			case f.Problem != "":
+			case st[6] == "directory":
+				f.Problem = "is a directory"
+			case !strings.HasPrefix(st[6], "regular"):
+				f.Problem = "not a regular file"
+			case len(content) > maxFile:
+				f.Problem = "it is larger than 8 MiB"
+			case read:
+				f.Content = content
+			default:
+				return fmt.Errorf("%w: %s", errChanged, name)
+			}
+			if f.Real == "" {
+				f.Real = path.Clean(name) // it is there, and cannot be read
+			}
+		}
+		a.facts.Files[name] = f
 	}
-	name, err := decode(f[2])
-	if err != nil {
-		return host.Aside{}, err
+	for _, name := range a.q.Dirs {
+		d := a.facts.Dirs[name]
+		if st, ok := a.stats[name]; ok {
+			d.Exists = true
+			if d.Owner, d.Group, d.Mode, err = kept(st); err != nil {
+				return fmt.Errorf("stat of %s: %w", name, err)
+			}
+			if st[6] != "directory" {
+				d.Problem = "not a directory"
+			}
+		}
+		if d.Problem != "not a directory" {
+			d.FreeBytes = a.spaces[a.at[name]]
+		}
+		real := a.reals[name]
+		if real == "" {
+			real = path.Clean(name)
+		}
+		d.Mount = d.Exists && slices.Contains(a.mounts, real)
+		slices.Sort(d.Entries)
+		slices.SortFunc(d.Aside, func(x, y host.Aside) int {
+			return cmp.Or(x.Since.Compare(y.Since), strings.Compare(x.Path, y.Path))
+		})
+		a.facts.Dirs[name] = d
 	}
-	since, err := time.Parse("20060102T150405Z", strings.TrimPrefix(string(name), host.AsidePrefix))
-	if err != nil {
-		since = time.Unix(seconds, 0)
-	}
-	return host.Aside{Path: path.Join(dir, string(name)), Bytes: bytes, Since: since}, nil
+	return nil
 }
 
-// unitProperties reads the blocks that systemctl show writes, one for each unit.
+// contents takes what head wrote apart: a line with the name before each file,
+// an empty line before each such line but the first, and as many bytes as stat
+// told.
+func (a *reading) contents() (map[int][]byte, error) {
+	read := map[int][]byte{}
+	rest := a.heads
+	for n, i := range a.files {
+		name := a.q.Files[i]
+		st, ok := a.stats[name]
+		if !ok {
+			return nil, fmt.Errorf("%w: %s", errChanged, name)
+		}
+		length, err := strconv.ParseInt(st[5], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("stat of %s: %w", name, err)
+		}
+		head := "==> " + name + " <==\n"
+		if n > 0 {
+			head = "\n" + head
+		}
+		length = min(length, maxFile+1)
+		if !bytes.HasPrefix(rest, []byte(head)) || int64(len(rest)-len(head)) < length {
+			return nil, fmt.Errorf("%w: %s", errChanged, name)
+		}
+		rest = rest[len(head):]
+		if length > 0 {
+			read[i] = rest[:length:length]
+		} else {
+			read[i] = nil
+		}
+		rest = rest[length:]
+	}
+	if len(rest) > 0 {
+		return nil, errChanged
+	}
+	return read, nil
+}
+
+// units reads the blocks that systemctl show writes, one for each unit.
 func (a *reading) units(word, value string) error {
 	text, err := decode(value)
 	if err != nil {
@@ -579,15 +752,8 @@ func (a *reading) finish() error {
 	if !a.clocked {
 		return errors.New("the answer was cut off")
 	}
-	for name, d := range a.facts.Dirs {
-		d.Mount = slices.Contains(a.mounts, a.reals[name])
-		slices.SortFunc(d.Aside, func(x, y host.Aside) int {
-			if c := x.Since.Compare(y.Since); c != 0 {
-				return c
-			}
-			return strings.Compare(x.Path, y.Path)
-		})
-		a.facts.Dirs[name] = d
+	if err := a.settle(); err != nil {
+		return err
 	}
 	for i, began := range a.began {
 		name := a.q.Units[i]

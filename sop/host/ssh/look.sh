@@ -3,6 +3,10 @@
 
 b64() { base64 -w 0; }
 
+# A look is taken often, and each program that is started costs a millisecond of
+# the host's. So one program is asked about all files, and what the shell can see
+# by itself is left to it.
+
 # absent TEXT: whether an error says that something is not there
 absent() {
 	case $1 in
@@ -11,26 +15,40 @@ absent() {
 	esac
 }
 
-# blocks DIR: bytes that everything inside takes. It adds up in one expression,
-# since a shell reads lines slowly.
-blocks() {
-	n=$(find "$1" ! -type d -printf '%b+' 2>/dev/null)
-	echo $((512 * (${n}0)))
-}
-
-space() { # PATH: bytes free where it is, or would be
+# nearest PATH: gives $at, what there is of the path
+nearest() {
 	at=$1
-	until [ -d "$at" ]; do
+	until [ -e "$at" ]; do
 		case $at in
 		/*/*) at=${at%/*} ;;
 		*) at=/ ;;
 		esac
 	done
-	set -- $(stat -f -c '%a %S' -- "$at" 2>/dev/null) 0 0
-	echo $(($1 * $2))
+}
+
+# see KIND NUMBER PATH: whether it is there; where that is not plain, stat tells.
+see() {
+	[ -e "$3" ] && return
+	nearest "$3"
+	if [ -L "$3" ] || { [ -d "$at" ] && ! [ -x "$at" ]; }; then
+		s=$(stat -L -c %F -- "$3" 2>&1)
+		absent "$s" || printf '%s %s problem %s\n' "$1" "$2" "${s##*: }"
+	fi
+	return 1
+}
+
+# linked PATH: whether a symbolic link is in it
+linked() {
+	at=$1
+	while [ "$at" ]; do
+		[ -L "$at" ] && return
+		at=${at%/*}
+	done
+	return 1
 }
 
 real() { # KIND NUMBER PATH
+	linked "$3" || return 0
 	r=$(readlink -f -- "$3" 2>/dev/null) && case $r in
 	*'
 '*) ;;
@@ -38,85 +56,84 @@ real() { # KIND NUMBER PATH
 	esac
 }
 
-file() { # NUMBER PATH
-	if ! s=$(stat -L -c '%a %U %u %G %g %s %F' -- "$2" 2>&1); then
-		if absent "$s"; then
-			real file "$1" "$2"
-		else
-			printf 'file %s problem %s\n' "$1" "${s##*: }"
+stats() { # PATH...
+	[ $# = 0 ] || printf 'stats 0 are %s\n' "$(stat -L --printf '%n\0%a\0%U\0%u\0%G\0%g\0%s\0%F\0' -- "$@" 2>/dev/null | b64)"
+}
+
+# Files are read by one head, which writes their names between them; how long
+# each is stat has told.
+files() { # PATH...
+	n=0
+	for f; do
+		shift
+		real file "$n" "$f"
+		if see file "$n" "$f"; then
+			if ! [ -f "$f" ]; then
+				:
+			elif [ -r "$f" ]; then
+				printf 'file %s read\n' "$n"
+				set -- "$@" "$f"
+			else
+				printf 'file %s problem Permission denied\n' "$n"
+			fi
 		fi
-		return
-	fi
-	printf 'file %s stat %s\n' "$1" "$s"
-	real file "$1" "$2"
-	if [ -d "$2" ]; then
-		printf 'file %s problem is a directory\n' "$1"
-	elif ! [ -f "$2" ]; then
-		printf 'file %s problem not a regular file\n' "$1"
-	elif set -- "$1" "$2" $s && [ "$8" -gt 8388608 ]; then
-		printf 'file %s problem it is larger than 8 MiB\n' "$1"
-	elif s=$(base64 -w 0 -- "$2" 2>&1); then
-		printf 'file %s data %s\n' "$1" "$s"
-	else
-		printf 'file %s problem %s\n' "$1" "${s##*: }"
-	fi
-}
-
-sum() { # NUMBER PATH
-	if s=$(sha256sum -- "$2" 2>&1); then
-		s=${s#\\}
-		printf 'sum %s is %s\n' "$1" "${s%% *}"
-	elif ! absent "$s"; then
-		printf 'sum %s problem\n' "$1"
-	fi
-}
-
-names() { # DIR: what is in it, but for what was set aside
-	cd -- "$1" && for f in * .[!.]* ..?*; do
-		[ -e "$f" ] || [ -L "$f" ] || continue
-		case $f in
-		.removed-*) ;;
-		*) printf '%s\0' "$f" ;;
-		esac
+		n=$((n + 1))
 	done
+	[ $# = 0 ] || printf 'heads 0 are %s\n' "$(head -v -c 8388609 -- "$@" 2>/dev/null | b64)"
 }
 
-dir() { # NUMBER PATH
-	if ! s=$(stat -L -c '%a %U %u %G %g %s %F' -- "$2" 2>&1); then
-		if absent "$s"; then
-			printf 'dir %s free %s\n' "$1" "$(space "$2")"
-		else
-			printf 'dir %s problem %s\n' "$1" "${s##*: }"
+sums() { # PATH...
+	n=0
+	for f; do
+		shift
+		if see sum "$n" "$f"; then
+			if [ -f "$f" ] && [ -r "$f" ]; then
+				set -- "$@" "$f"
+			else
+				printf 'sum %s problem\n' "$n"
+			fi
 		fi
-		return
-	fi
-	printf 'dir %s stat %s\n' "$1" "$s"
-	real dir "$1" "$2"
-	if ! [ -d "$2" ]; then
-		printf 'dir %s problem not a directory\n' "$1"
-		return
-	fi
-	printf 'dir %s free %s\n' "$1" "$(space "$2")"
-	if ! [ -r "$2" ] || ! [ -x "$2" ]; then
-		printf 'dir %s problem Permission denied\n' "$1"
-		return
-	fi
-	printf 'dir %s names %s\n' "$1" "$(names "$2" | b64)"
-	printf 'dir %s used %s\n' "$1" "$(blocks "$2")"
-	for w in "$2"/member/wal/*.wal "$2"/*.wal; do
-		[ -e "$w" ] || continue
-		last= from=${w%/*}
-		for w in "$from"/*.wal; do last=$w; done
-		printf 'dir %s wal %s\n' "$1" "$(head -c 512 -- "$last" 2>/dev/null | b64)"
-		break
+		n=$((n + 1))
 	done
-	for a in "$2"/.removed-*; do
-		[ -e "$a" ] || [ -L "$a" ] || continue
-		printf 'dir %s aside %s %s %s\n' "$1" "$(blocks "$a")" "$(stat -c %Y -- "$a")" "$(printf %s "${a##*/}" | b64)"
-	done
+	[ $# = 0 ] || printf 'sums 0 are %s\n' "$(sha256sum -z -- "$@" 2>/dev/null | b64)"
 }
 
-mounts() { printf 'mounts 0 are %s\n' "$(cut -d ' ' -f 5 /proc/self/mountinfo | b64)"; }
+dirs() { # PATH...
+	n=0
+	for d; do
+		shift
+		real dir "$n" "$d"
+		if see dir "$n" "$d" && [ -d "$d" ]; then
+			if [ -r "$d" ] && [ -x "$d" ]; then
+				set -- "$@" "$d"
+			else
+				printf 'dir %s problem Permission denied\n' "$n"
+			fi
+			for w in "$d"/member/wal/*.wal "$d"/*.wal; do
+				[ -e "$w" ] || continue
+				last= from=${w%/*}
+				for w in "$from"/*.wal; do last=$w; done
+				printf 'dir %s wal %s\n' "$n" "$(head -c 512 -- "$last" 2>/dev/null | b64)"
+				break
+			done
+		fi
+		n=$((n + 1))
+	done
+	[ $# = 0 ] || printf 'found 0 are %s\n' "$(find -H "$@" -printf '%H\0%P\0%y\0%b\0%T@\0' 2>/dev/null | head -c 16777216 | b64)"
+	printf 'mounts 0 are %s\n' "$(base64 -w 0 /proc/self/mountinfo)"
+}
+
+spaces() { # PATH...: bytes free where they are, or would be
+	n=0
+	for d; do
+		shift
+		nearest "$d"
+		printf 'dir %s at %s\n' "$n" "$at"
+		set -- "$@" "$at"
+		n=$((n + 1))
+	done
+	printf 'spaces 0 are %s\n' "$(stat -f --printf '%n\0%a\0%S\0' -- "$@" 2>/dev/null | b64)"
+}
 
 units() { # UNIT...: the answers stand in the order of the questions
 	if s=$(systemctl show --no-pager -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,ExecMainStartTimestampMonotonic,ExecMainStatus,FragmentPath,Environment,NeedDaemonReload -- "$@" 2>&1); then
@@ -171,9 +188,10 @@ addrs() {
 }
 
 boot() {
-	printf 'boot 0 is %s\n' "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
-	up=$(cat /proc/uptime) now=$(date +%s.%N)
-	printf 'clock 0 is %s %s\n' "$now" "${up%% *}"
+	read -r b </proc/sys/kernel/random/boot_id
+	printf 'boot 0 is %s\n' "$b"
+	read -r up _ </proc/uptime
+	printf 'clock 0 is %s %s\n' "$(date +%s.%N)" "$up"
 }
 
 # Those below run side by side, so they write short lines, each with one call.
@@ -195,7 +213,18 @@ dial() { # NUMBER HOST PORT
 	if command -v bash >/dev/null 2>&1; then
 		s=$(timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3" 2>&1)
 	elif command -v curl >/dev/null 2>&1; then
-		s=$(curl -q -sS --noproxy '*' --connect-timeout 1 --max-time 1 "telnet://$2:$3" 2>&1 </dev/null)
+		# It goes on until its time is up; when it connected, it tells when.
+		at=$2
+		case $2 in *:*) at="[$2]" ;; esac
+		s=$(curl -q -sS -g --noproxy '*' --max-time 1 -w 'connected:%{time_connect}' "telnet://$at:$3" 2>&1 </dev/null)
+		status=$?
+		case $s in
+		*connected:0 | *connected:0[.,]000000)
+			s=${s%connected:*}
+			(exit "$status")
+			;;
+		*) s= ;;
+		esac
 	else
 		s='neither bash nor curl is on the host to try it with' && false
 	fi

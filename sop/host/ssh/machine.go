@@ -56,7 +56,7 @@ func (m *Machine) Look(ctx context.Context, q host.Question) (host.Facts, error)
 		r, err := s.run(ctx, script, nil)
 		m.link.release(s)
 		switch {
-		case errors.Is(err, errCut) && try == 0:
+		case errors.Is(err, errCut) && try < 3 && ctx.Err() == nil:
 			continue // nothing was changed, so it may be asked once more
 		case err != nil && ctx.Err() != nil:
 			return host.Facts{}, &Unreachable{Host: m.Name(), Said: "it did not answer in time (" + ctx.Err().Error() + ")"}
@@ -66,6 +66,9 @@ func (m *Machine) Look(ctx context.Context, q host.Question) (host.Facts, error)
 			return host.Facts{}, fmt.Errorf("look at %s: the script ended with status %d: %s", m.Name(), r.status, r.said)
 		}
 		facts, err := answer(q, r.out)
+		if errors.Is(err, errChanged) && try < 3 {
+			continue
+		}
 		if err != nil {
 			return host.Facts{}, fmt.Errorf("look at %s: %w", m.Name(), err)
 		}
@@ -91,6 +94,9 @@ func (m *Machine) Do(ctx context.Context, a host.Act) error {
 		return m.putProgram(ctx, p)
 	}
 	script, err := scriptOf(a)
+	if errors.Is(err, errNoAct) {
+		return fmt.Errorf("act %T on %s: %w", a, m.Name(), err)
+	}
 	if err != nil {
 		return m.failure(a, reply{}, err, 0)
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -57,7 +56,7 @@ mount -t tmpfs -o mode=1777 rig tmp
 mkdir -p run/sshd etc/ssh/rig data usr/local/bin
 cp "$2"/* etc/ssh/rig/
 chmod 0600 etc/ssh/rig/host_key
-rm -rf etc/ssh/sshd_config.d
+rm -rf etc/ssh/sshd_config.d root/.bashrc root/.profile root/.bash_profile
 chroot . useradd -m -s /bin/bash dba
 chroot . useradd -m -s /bin/sh plain
 chroot . usermod -p '*' dba
@@ -250,7 +249,7 @@ func write(path, content string) host.WriteFile {
 // waits where a test wants it to.
 const fakeSystemctl = `#!/bin/sh
 mkdir -p /run/units
-printf '%s\n' "$*" >>/run/units/.calls
+case $* in show*) ;; *) printf '%s\n' "$*" >>/run/units/.calls ;; esac
 verb= block=y unit=
 for w; do
 	case $w in
@@ -288,10 +287,9 @@ status) echo "x$unit - loaded, and its last words" ;;
 esac
 `
 
-// copyOf gives the bytes of a reader, for the few that are not files.
-func copyOf(t *testing.T, r io.Reader) string {
-	t.Helper()
-	b, err := io.ReadAll(r)
-	require.NoError(t, err)
-	return string(b)
+// paste types a command on the admin host.
+func (r *rig) paste(command string) string {
+	r.t.Helper()
+	out, _ := exec.Command("sh", "-c", command).CombinedOutput() // that it fails is what is asked
+	return string(out)
 }

@@ -19,7 +19,7 @@ import (
 // quotes, backslashes and exclamation marks, so that every login shell passes it
 // on as it is, csh and fish too; and it never changes, so that sudoers can name
 // it. A script that did not arrive whole is not begun.
-const loop = `trap "" HUP; export LC_ALL=C; exec 3>&1; echo "@etcdrill ready $(id -u)"; ` +
+const loop = `trap "" HUP; export LC_ALL=C; exec 3>&1; echo; echo "@etcdrill ready $(id -u)"; ` +
 	`while read -r n; do s=$(head -c "$n"); test "${#s}" = "$n" || exit 9; echo "@etcdrill begin"; ` +
 	`e=$( (eval "$s") 2>&1 >&3 3>&-); r=$?; echo "@etcdrill end $r $(printf %s "$e" | base64 -w 0)"; done`
 
@@ -76,7 +76,8 @@ func (l *link) open(ctx context.Context, a *attempt) (*session, error) {
 		return nil, &Unreachable{Host: l.spec.Name, Said: err.Error()}
 	}
 	stop := context.AfterFunc(ctx, s.quit)
-	// What a login shell says first is not for us.
+	// What a login shell says first is not for us, unless it is its last word.
+	var before tail
 	for {
 		line, err := s.lines.ReadString('\n')
 		if uid, ok := strings.CutPrefix(strings.TrimSpace(line), "@etcdrill ready "); ok {
@@ -87,6 +88,7 @@ func (l *link) open(ctx context.Context, a *attempt) (*session, error) {
 				return s, nil
 			}
 		}
+		_, _ = before.Write([]byte(line))
 		if err != nil {
 			break
 		}
@@ -100,6 +102,9 @@ func (l *link) open(ctx context.Context, a *attempt) (*session, error) {
 	said := s.process.stderr.String()
 	if a != nil && !a.master.alive() {
 		said = strings.TrimSpace(a.master.stderr.String() + "\n" + said)
+	}
+	if said == "" {
+		said = before.String()
 	}
 	if said == "" {
 		said = fmt.Sprintf("the shell ended with status %d before it was ready", s.process.status())
