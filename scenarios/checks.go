@@ -12,8 +12,6 @@ import (
 	"github.com/etcdrill/etcdrill/sop/host"
 )
 
-func (e Ending) without(hosts ...string) Ending { e.Without = hosts; return e }
-
 // staysApart: an old member that came back is in no cluster with the others,
 // and does not disturb them: the member list is without it, writes go on, and
 // the leader is one of those that are meant to be there. Where it is not known

@@ -242,9 +242,7 @@ func (o *Outcome) read(out string) error {
 	return nil
 }
 
-// runs are the journals of the operators' runs, by time.
-func (r *Rig) runs() []string { return runsIn(r.State()) }
-
+// runsIn are the journals of the operators' runs, by time.
 func runsIn(state string) []string {
 	all, err := filepath.Glob(filepath.Join(state, "runs", "*", "journal.jsonl"))
 	if err != nil {
@@ -255,8 +253,6 @@ func runsIn(state string) []string {
 		return err != nil || !info.IsDir() // latest is a link to one of the others
 	})
 }
-
-func (r *Rig) newRun(earlier []string) (string, bool) { return newRunIn(r.State(), earlier) }
 
 // newRunIn is the first that is not among the earlier ones: another operator may
 // have come after it.

@@ -273,8 +273,6 @@ func (p *player) rest(ctx context.Context, s *stage, _ Outcome) error {
 		s.summary.blame(s.causeOf(ctx, Infra), "%v", err)
 		return nil
 	}
-	s.absent = p.sc.Ending.Without
-	s.intended = slices.DeleteFunc(s.intended, func(h string) bool { return slices.Contains(s.absent, h) })
 	if len(s.intended) > 0 {
 		if err := s.recovered(ctx); err != nil {
 			return err

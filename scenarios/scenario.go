@@ -150,9 +150,6 @@ type Ending struct {
 	Says     string // to be found in what the operator says
 	// Untouched wants every byte of every host as it was.
 	Untouched bool
-	// Without are hosts that are no members any more then, though the
-	// inventory lists them.
-	Without []string
 	// Then are commands that must succeed afterwards, once what does not stay
 	// is healed. AGAIN is the procedure itself, ELSEWHERE before a command has
 	// it typed on another admin host, which has no journal.

@@ -197,9 +197,6 @@ func (e Ending) source() string {
 	if e.Untouched {
 		parts = append(parts, "Untouched: true")
 	}
-	if e.Without != nil {
-		parts = append(parts, fmt.Sprintf("Without: %#v", e.Without))
-	}
 	if e.Then != nil {
 		parts = append(parts, fmt.Sprintf("Then: %#v", e.Then))
 	}

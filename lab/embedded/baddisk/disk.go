@@ -74,9 +74,6 @@ func Mount(dir string) (*Disk, error) {
 	data := &fs.LoopbackRoot{
 		// Through the descriptor one comes to what is beneath the mount.
 		Path: fmt.Sprintf("/proc/self/fd/%d", below.Fd()), Dev: uint64(st.Dev),
-		NewNode: func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-			return &node{LoopbackNode: fs.LoopbackNode{RootData: data}, disk: d}
-		},
 	}
 	root := &node{LoopbackNode: fs.LoopbackNode{RootData: data}, disk: d}
 	data.RootNode = root

@@ -18,6 +18,11 @@ type node struct {
 	disk *Disk
 }
 
+// WrapChild makes what is found in a directory of the disk the disk's own.
+func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, disk: n.disk}
+}
+
 // at is the path of the file beneath.
 func (n *node) at() string {
 	return filepath.Join(n.RootData.Path, n.Path(n.RootData.RootNode.EmbeddedInode()))
