@@ -161,6 +161,7 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 	if p.striker, err = s.newStriker(sc.Strikes, subjectOf(strings.Fields(sc.Procedure)), p.seed); err != nil {
 		return nil, err
 	}
+	s.hurt = p.striker.faults
 	p.striker.ground.Disks = sc.Start.Disks && baddisk.Possible() == nil
 	p.striker.watches = watches(plainVerb(sc.Procedure))
 	if err := p.striker.probe(); err != nil {

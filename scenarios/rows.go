@@ -345,7 +345,7 @@ func trustRows() []Scenario {
 	suite := []string{"trust"}
 	return []Scenario{
 		{Name: "certificate-expired", Suites: suite, Tier: PR, Start: grows(),
-			Strikes: []Strike{from(fault.Expired(fault.Follower))}, Procedure: addSpare, Ending: refuses("")},
+			Strikes: []Strike{from(fault.Expired(fault.Follower))}, Procedure: addSpare, Ending: refuses("certificates")},
 		{Name: "certificate-expires-midway", Suites: suite, Tier: PR, Start: grows(),
 			Strikes: []Strike{at(before("promote to voter"), fault.Expired(fault.Follower))}, Procedure: addSpare, Ending: survives(sameAgain)},
 		{Name: "wrong-ca-on-a-member", Suites: suite, Tier: PR, Start: grows(),

@@ -79,6 +79,9 @@ type stage struct {
 	// intended are the hosts that are to be members now.
 	intended []string
 	left     []string // hosts whose member was removed
+	// hurt tells what faults there were, and whether there were operators who
+	// were not played by rows; nil for none.
+	hurt func() ([]check.Fault, bool)
 	// env is what operators get beside what every operator gets.
 	env     map[string]string
 	profile workload.Profile // of the load

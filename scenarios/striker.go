@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/etcdrill/etcdrill/lab/check"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/fault"
 	"github.com/etcdrill/etcdrill/lab/workload"
@@ -250,6 +252,22 @@ func (k *striker) moments() string {
 		return "none"
 	}
 	return strings.Join(titles, ", ")
+}
+
+// faults are the strikes as judges of operators read them.
+func (k *striker) faults() (all []check.Fault, others bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range k.strikes {
+		if p.wound == nil {
+			continue
+		}
+		kind := p.Fault.Kind()
+		others = others || kind == "operator second" || kind == "operator overtaken"
+		all = append(all, check.Fault{Name: p.Fault.String(), Hosts: p.wound.Hosts, Injected: p.wound.Struck, Healed: p.wound.Mended,
+			Kills: slices.Contains([]string{"crash", "kill", "power", "power cycle", "power loss", "pause", "isolation", "foreign cluster"}, kind) || strings.HasPrefix(kind, "truncate") || strings.HasPrefix(kind, "flip")})
+	}
+	return all, others
 }
 
 // close closes the journal of faults.

@@ -144,6 +144,7 @@ type Wound struct {
 	Fault  Fault
 	Hosts  []string
 	Struck time.Time
+	Mended time.Time // zero until it is; never, of damage that stays
 
 	ground *Ground
 	harm   Harm
@@ -204,7 +205,10 @@ func (w *Wound) Heal(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("heal %s: %w", w.Fault, err)
 	}
-	w.healed = true
+	w.healed, w.Mended = true, w.ground.now()
+	if w.harm.Passing && w.harm.Remedy.Empty() && w.Fault.Band() == Disk {
+		w.Mended = time.Time{} // nothing was mended
+	}
 	return w.ground.Journal.healed(w.id, w.ground.now())
 }
 
