@@ -194,7 +194,9 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 			if err := p.striker.end(ctx, false); err != nil {
 				return err
 			}
-			s.answering(ctx, p.striker.healed())
+			if healed := p.striker.healed(); len(healed) > 0 && !sc.Ending.Untouched {
+				s.answering(ctx, append(healed, s.intended...)) // whoever was hurt, the others may have had another leader
+			}
 			return p.striker.broken()
 		},
 	}
@@ -359,8 +361,27 @@ func (p *player) points() []Moment {
 	return slices.Clone(p.striker.visited)
 }
 
-// answering waits until the members on hosts that were healed answer again, as
-// far as they are to be members. Where they do not, what comes next tells.
+// writes tries a write through the member on a host: one that follows a leader
+// may yet send what it is given to the one before.
+func (s *stage) writes(ctx context.Context, dial workload.Dial, name string) error {
+	ctx, stop := context.WithTimeout(ctx, time.Second)
+	defer stop()
+	url, err := s.rig.clientURL(name)
+	if err != nil {
+		return err
+	}
+	etcd, err := dial(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer etcd.Close()
+	_, err = etcd.Put(ctx, "/etcdrill/well", name)
+	return err
+}
+
+// answering waits until the members on hosts that were healed answer and write
+// again, as far as they are to be members. Where they do not, what comes next
+// tells.
 func (s *stage) answering(ctx context.Context, hosts []string) {
 	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
 	defer stop()
@@ -373,7 +394,7 @@ func (s *stage) answering(ctx context.Context, hosts []string) {
 			continue
 		}
 		for {
-			if leader, err := s.follows(ctx, dial, h); err == nil && leader != 0 {
+			if leader, err := s.follows(ctx, dial, h); err == nil && leader != 0 && s.writes(ctx, dial, h) == nil {
 				break
 			}
 			if pause(ctx, 100*time.Millisecond) != nil {

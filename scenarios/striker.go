@@ -36,7 +36,8 @@ type striker struct {
 type pending struct {
 	Strike
 	wound  *fault.Wound
-	at     Moment // when it struck
+	over   time.Time // when it was of no more consequence: the host's member is another, or none
+	at     Moment    // when it struck
 	struck bool
 	dead   bool // healed, or over
 	timer  *time.Timer
@@ -197,6 +198,9 @@ func (k *striker) end(ctx context.Context, all bool) error {
 		}
 	}
 	for _, p := range k.strikes {
+		if p.wound != nil && slices.Contains(p.wound.Hosts, k.subject) && p.over.IsZero() {
+			p.over = time.Now()
+		}
 		if p.struck && !p.dead && (all || !p.Stays) {
 			errs = append(errs, k.heal(ctx, p))
 		}
@@ -262,10 +266,14 @@ func (k *striker) faults() (all []check.Fault, others bool) {
 		if p.wound == nil {
 			continue
 		}
-		kind := p.Fault.Kind()
+		kind, mended := p.Fault.Kind(), p.wound.Mended
+		damage := strings.HasPrefix(kind, "truncate") || strings.HasPrefix(kind, "flip")
+		if damage {
+			mended = p.over
+		}
 		others = others || kind == "operator second" || kind == "operator overtaken"
-		all = append(all, check.Fault{Name: p.Fault.String(), Hosts: p.wound.Hosts, Injected: p.wound.Struck, Healed: p.wound.Mended,
-			Kills: slices.Contains([]string{"crash", "kill", "power", "power cycle", "power loss", "pause", "isolation", "foreign cluster"}, kind) || strings.HasPrefix(kind, "truncate") || strings.HasPrefix(kind, "flip")})
+		all = append(all, check.Fault{Name: p.Fault.String(), Hosts: p.wound.Hosts, Injected: p.wound.Struck, Healed: mended,
+			Kills: slices.Contains([]string{"crash", "kill", "power", "power cycle", "power loss", "pause", "isolation"}, kind) || damage})
 	}
 	return all, others
 }
