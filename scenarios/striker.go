@@ -345,13 +345,13 @@ func (k *striker) about(subject string) {
 	}
 }
 
-// healed are the hosts of the strikes that were healed.
+// healed are the hosts of the strikes that had a remedy and got it.
 func (k *striker) healed() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var hosts []string
 	for _, p := range k.strikes {
-		if p.wound != nil && p.dead {
+		if p.wound != nil && p.dead && !p.wound.Passing() {
 			hosts = append(hosts, p.wound.Hosts...)
 		}
 	}

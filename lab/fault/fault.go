@@ -212,6 +212,9 @@ func (w *Wound) Heal(ctx context.Context) error {
 	return w.ground.Journal.healed(w.id, w.ground.now())
 }
 
+// Passing reports whether the harm was over in a moment and needs no remedy.
+func (w *Wound) Passing() bool { return w.harm.Passing }
+
 // Healed reports whether the remedy was carried out.
 func (w *Wound) Healed() bool { return w.healed }
 
