@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -79,4 +81,31 @@ func (s *stage) began(ctx context.Context, name string) error {
 			return fmt.Errorf("etcd on %s was never started again, so nothing was tried: %w", name, errors.Join(ctx.Err(), err))
 		}
 	}
+}
+
+// freshToken: the cluster has another initial-cluster-token than the former one,
+// whose configuration is still on a host that was away. With an equal one the
+// former member would be taken for one of the new cluster.
+func freshToken(away string) Inspection {
+	return Inspection{Name: "fresh-token", Look: func(_ context.Context, s *stage) error {
+		former, err := s.token(away)
+		if err != nil {
+			return err
+		}
+		now, err := s.token(s.intended[0])
+		if err == nil && now == former {
+			err = fmt.Errorf("the new cluster has the former one's initial-cluster-token, %s", now)
+		}
+		return err
+	}}
+}
+
+// token is the initial-cluster-token in a host's etcd.conf.
+func (s *stage) token(name string) (string, error) {
+	content, err := os.ReadFile(filepath.Join(s.rig.Lab.Root(name), config.ConfPath))
+	if err != nil {
+		return "", err
+	}
+	c, err := config.ParseMember(content)
+	return c.Token, err
 }

@@ -90,7 +90,7 @@ func safeguardRows() []Scenario {
 		{Name: "old-member-visits-rebuilt", Suites: append([]string{"removal"}, suite...), Tier: PR, Quiet: true,
 			Strikes:   []Strike{lasts(At{}, fault.PowerOff(third)), at(afterwards(), fault.Visit(third, 6*time.Second))},
 			Procedure: "createCluster -clean=true -waive=unreachable -reason=scenario -confirm=CONSENT",
-			Ending:    completes().then("removeMember " + third)},
+			Ending:    completes().then("removeMember " + third), Inspections: []Inspection{freshToken(third)}},
 		{Name: "destroy-killed-then-created", Suites: append([]string{"operator"}, suite...), Tier: PR, Quiet: true,
 			Strikes:   []Strike{at(before("set aside"), fault.KillOperator())},
 			Procedure: "destroyCluster -confirm=CLUSTERID", Ending: resumes().then(sameAgain, "createCluster")},

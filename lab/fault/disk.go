@@ -703,6 +703,68 @@ func (compaction) Plan(ctx context.Context, g *Ground) (Harm, error) {
 	}}, nil
 }
 
+// Lead gives a role's host the leadership, so that it is known who has it. It
+// harms nobody.
+func Lead(who Role) Fault { return lead{who} }
+
+type lead struct{ who Role }
+
+func (l lead) String() string      { return fmt.Sprintf("%s leads", l.who) }
+func (l lead) Kind() string        { return "leadership" }
+func (l lead) Band() Band          { return Process }
+func (l lead) Roles() []Role       { return []Role{l.who} }
+func (l lead) Probe(*Ground) error { return l.who.Check() }
+
+func (l lead) Plan(ctx context.Context, g *Ground) (Harm, error) {
+	hosts, err := g.Cast.Hosts(ctx, g, l.who)
+	if err != nil {
+		return Harm{}, err
+	}
+	return Harm{Hosts: hosts[:1], Passing: true, Do: func(ctx context.Context) error {
+		ctx, stop := context.WithTimeout(ctx, 30*time.Second)
+		defer stop()
+		for {
+			leader, err := g.Cast.Hosts(ctx, g, Leader)
+			if err != nil || leader[0] == hosts[0] {
+				return err
+			}
+			if err := moveLeader(ctx, g, leader[0], hosts[0]); err != nil && ctx.Err() != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(100 * time.Millisecond): // it is looked at again
+			}
+		}
+	}}, nil
+}
+
+func moveLeader(ctx context.Context, g *Ground, from, to string) error {
+	heir, err := g.Cast.Etcd(ctx, to)
+	if err != nil {
+		return err
+	}
+	defer heir.Close()
+	st, err := heir.Status(ctx, clientURL(to))
+	if err != nil {
+		return err
+	}
+	c, err := g.Cast.Etcd(ctx, from)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	mover, ok := c.(interface {
+		MoveLeader(ctx context.Context, to uint64) (*clientv3.MoveLeaderResponse, error)
+	})
+	if !ok {
+		return errors.New("this client cannot move the leadership")
+	}
+	_, err = mover.MoveLeader(ctx, st.Header.MemberId)
+	return err
+}
+
 // AwaitAlarm waits until every voter knows of an alarm NOSPACE that something
 // else brings about.
 func AwaitAlarm() Fault { return awaitedAlarm{} }

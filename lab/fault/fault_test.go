@@ -27,7 +27,7 @@ func all() []Fault {
 		Degrade(Client, Voters, netswitch.Rule{Delay: time.Millisecond, Loss: 0.5}), Ring(), Bridge(),
 		Truncate(Follower, WAL), Flip(Follower, Backend), TakeImage(Subject), RestoreImage(Subject), Stale(Subject, Leader),
 		Revive(Subject), Foreign(Subject), Edit(Subject, "/etc/etcd/etcd.conf", "a", "b"),
-		DiskFull(Subject), SlowSync(Leader, time.Second), PowerLoss(Voters), Compact(), FillQuota(), AwaitAlarm(), SmallQuota(Subject, 1),
+		DiskFull(Subject), SlowSync(Leader, time.Second), PowerLoss(Voters), Compact(), Lead(Follower), FillQuota(), AwaitAlarm(), SmallQuota(Subject, 1),
 		Expired(Follower), WrongCA(Follower), ClockOff(Follower, time.Second), EnableAuth(),
 		TearJournal(), BlockJournal(), ForgetJournal(), RememberOther("etcd"), LoseCA(), EditInventory("a", "b"),
 	}

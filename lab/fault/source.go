@@ -89,6 +89,7 @@ func (f foreign) Source() string { return fmt.Sprintf("fault.Foreign(%s)", f.who
 func (e edit) Source() string {
 	return fmt.Sprintf("fault.Edit(%s, %q, %q, %q)", e.who.source(), e.path, e.old, e.new)
 }
+func (l lead) Source() string       { return fmt.Sprintf("fault.Lead(%s)", l.who.source()) }
 func (compaction) Source() string   { return "fault.Compact()" }
 func (fillQuota) Source() string    { return "fault.FillQuota()" }
 func (awaitedAlarm) Source() string { return "fault.AwaitAlarm()" }
