@@ -1455,17 +1455,8 @@ func allLabs(ctx context.Context) ([]labLine, error) {
 		return nil, err
 	}
 	for _, i := range machines {
-		all = append(all, labLine{machines: true, name: i.Name, state: i.State, inventory: i.Inventory, hosts: i.Hosts, down: func(ctx context.Context) error {
-			l, err := container.Open(ctx, i.Dir)
-			if errors.Is(err, container.ErrGone) {
-				_, err := container.Heal(ctx, root)
-				return err
-			}
-			if err != nil {
-				return err
-			}
-			return l.Down(ctx)
-		}})
+		all = append(all, labLine{machines: true, name: i.Name, state: i.State, inventory: i.Inventory, hosts: i.Hosts,
+			down: func(ctx context.Context) error { return container.Discard(ctx, i.Dir) }})
 	}
 	return all, nil
 }
@@ -1797,6 +1788,7 @@ func linter(ctx context.Context, script string) error {
 // Bench measures, and prints lines that benchstat reads.
 func Bench(
 	ctx context.Context,
+	lab *string, // the kind of lab: embedded, or container for machines by SSH
 	only *string, // these benchmarks alone, comma separated: LabUp,AddMember
 	count *int, // how often each is measured (5)
 	seed *int, // of the loads and labs; else a fresh one
@@ -1807,7 +1799,10 @@ func Bench(
 	if err != nil {
 		return ended(groundError(err), false)
 	}
-	spec := scenarios.BenchSpec{Executable: d.Executable, Root: d.Root, Out: d.Out, Seed: d.Seed, Report: os.Stderr}
+	spec := scenarios.BenchSpec{Executable: d.Executable, Root: d.Root, Out: d.Out, Seed: d.Seed, Report: os.Stderr, Lab: given(lab), Path: os.Getenv("PATH")}
+	if spec.Machines, spec.Cache, err = containerDirs(); err != nil {
+		return ended(groundError(err), false)
+	}
 	if only != nil {
 		spec.Only = strings.Split(*only, ",")
 	}
@@ -1815,8 +1810,13 @@ func Bench(
 		spec.Count = *count
 	}
 	if err := scenarios.Bench(ctx, spec, os.Stdout); err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return mg.Fatal(130, "interrupted")
+		case errors.Is(err, scenarios.ErrNoBenchmark):
+			return mg.Fatal(2, err)
+		case errors.Is(err, container.ErrNoDocker):
+			return ended(groundError(err), false)
 		}
 		return mg.Fatal(1, err)
 	}

@@ -3,12 +3,14 @@ package scenarios
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
@@ -22,6 +24,11 @@ type BenchSpec struct {
 	Out        string // directory that runs are kept in, absolute
 	Seed       int64  // of the first round; the others count on from it
 	Count      int    // how often each is measured; 5 when 0
+	// Lab is the kind of lab, embedded when empty, or container: then Machines is
+	// the directory of labs, Cache that of etcd's binaries, and Path the PATH of
+	// the operators, who need ssh.
+	Lab                   string
+	Machines, Cache, Path string
 	// Only names the benchmarks to run, as they are called without Benchmark;
 	// empty runs all. Those that are measured in one round come together.
 	Only   []string
@@ -54,10 +61,12 @@ type benchmark struct {
 //	LabRecording    the same with every call and reply written to a file; ratio is
 //	                the rate against plain loopback without that
 //	CreateCluster   from its start to the first acknowledged write of a client
+//	ReloadRestart   reloadConfig -restart, on machines alone
 //	others          the procedure, without the wait for etcd's HealthInterval,
 //	                which is health-wait-s
 //
-// gap-ms is the longest write gap less the quiet gap before it. A write that
+// gap-ms is the longest write gap less the quiet gap before it; ssh-connections
+// and ssh-commands are the most that one machine took. A write that
 // was lost, or any other verdict than pass, is an error.
 func Bench(ctx context.Context, spec BenchSpec, w io.Writer) error {
 	if spec.Count == 0 {
@@ -68,10 +77,16 @@ func Bench(ctx context.Context, spec BenchSpec, w io.Writer) error {
 	}
 	b := &bench{spec: spec, out: w, seen: map[string][]result{}}
 	b.printf("goos: %s\ngoarch: %s\npkg: github.com/etcdrill/etcdrill\n", runtime.GOOS, runtime.GOARCH)
-	for _, m := range benchmarks() {
+	all := benchmarks()
+	if spec.Lab == "container" {
+		all = machineBenchmarks()
+	}
+	ran := false
+	for _, m := range all {
 		if len(spec.Only) > 0 && !slices.ContainsFunc(m.names, func(n string) bool { return slices.Contains(spec.Only, n) }) {
 			continue
 		}
+		ran = true
 		for i := range spec.Count {
 			b.seed = spec.Seed + int64(i)
 			fmt.Fprintf(spec.Report, "# %s, round %d of %d\n", m.names[0], i+1, spec.Count)
@@ -80,9 +95,16 @@ func Bench(ctx context.Context, spec BenchSpec, w io.Writer) error {
 			}
 		}
 	}
+	if !ran {
+		return fmt.Errorf("%w: %s", ErrNoBenchmark, strings.Join(spec.Only, ", "))
+	}
 	b.medians(spec.Report)
 	return b.failed
 }
+
+// ErrNoBenchmark says that a kind of lab has none of the benchmarks that were
+// named.
+var ErrNoBenchmark = errors.New("no such benchmark on this kind of lab")
 
 // bench is a run of benchmarks.
 type bench struct {

@@ -811,8 +811,12 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // Hosts are the hosts that the rig's inventory lists now.
-func (r *Rig) Hosts() ([]string, error) {
-	g, err := r.group()
+func (r *Rig) Hosts() ([]string, error) { return hostsIn(r.Inventory(), r.Group) }
+
+func (r *Rig) group() (*inventory.Group, error) { return groupIn(r.Inventory(), r.Group) }
+
+func hostsIn(path, group string) ([]string, error) {
+	g, err := groupIn(path, group)
 	if err != nil {
 		return nil, err
 	}
@@ -823,12 +827,12 @@ func (r *Rig) Hosts() ([]string, error) {
 	return hosts, nil
 }
 
-func (r *Rig) group() (*inventory.Group, error) {
-	inv, err := inventory.Read(r.Inventory())
+func groupIn(path, group string) (*inventory.Group, error) {
+	inv, err := inventory.Read(path)
 	if err != nil {
 		return nil, err
 	}
-	return inv.Group(r.Group)
+	return inv.Group(group)
 }
 
 // spec is what the inventory says of a host, or would say.

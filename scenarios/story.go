@@ -1,7 +1,6 @@
 package scenarios
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -11,11 +10,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -25,7 +22,6 @@ import (
 	"github.com/etcdrill/etcdrill/lab/container/image"
 	"github.com/etcdrill/etcdrill/lab/container/postgres"
 	"github.com/etcdrill/etcdrill/lab/workload"
-	"github.com/etcdrill/etcdrill/sop/pki"
 )
 
 // storyInventory is a small site of Pigsty's: etcd, and a PostgreSQL cluster
@@ -54,7 +50,6 @@ const storyInventory = `all:
 const (
 	storySpare    = "10.10.10.13"
 	storyCluster  = "pg-test"
-	storyGroup    = "etcd"
 	storyEtcdLoad = 2 // clients of etcd beside those of PostgreSQL
 	// storyQuiet is how long the loads run alone before each procedure, and
 	// after the last.
@@ -112,7 +107,8 @@ func Story(ctx context.Context, spec StorySpec) (Summary, error) {
 		return sum, err
 	}
 	sum.Dir = string(dir)
-	t := &teller{spec: spec, stage: &stage{dir: dir, summary: &sum, seed: spec.Seed, quiet: storyQuiet}}
+	t := &teller{spec: spec, machines: &machines{executable: spec.Executable, path: spec.Path,
+		stage: &stage{dir: dir, summary: &sum, seed: spec.Seed, quiet: storyQuiet}}}
 	t.stage.tell = func(format string, args ...any) {
 		fmt.Fprintf(spec.Report, "%6.1f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
@@ -131,13 +127,11 @@ func Story(ctx context.Context, spec StorySpec) (Summary, error) {
 	return sum, failed
 }
 
-// A teller plays the story. Its stage has no rig: it keeps the account.
+// A teller plays the story.
 type teller struct {
-	spec  StorySpec
-	stage *stage
-	lab   *container.Lab
-	trio  *postgres.Cluster
-	dial  workload.Dial
+	*machines
+	spec StorySpec
+	trio *postgres.Cluster
 }
 
 // tell builds the lab and plays on it. What the lab or the machines fail in is
@@ -374,40 +368,6 @@ func (t *teller) namesVoters(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// leader asks the members, each on its own, until one of them leads.
-func (t *teller) leader(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	for {
-		var last error
-		for _, h := range t.stage.intended {
-			leads, err := t.leads(ctx, Endpoints(h)[0])
-			if leads {
-				return h, nil
-			}
-			last = cmp.Or(err, last)
-		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
-			return "", errors.Join(errors.New("no member says that it leads"), last)
-		}
-	}
-}
-
-func (t *teller) leads(ctx context.Context, url string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	etcd, err := t.dial(ctx, url)
-	if err != nil {
-		return false, err
-	}
-	defer etcd.Close()
-	r, err := etcd.Status(ctx, url)
-	if err != nil {
-		return false, err
-	}
-	return r.Leader == r.Header.MemberId, nil
-}
-
 // judge lets all checkers have their say, and takes the account of PostgreSQL.
 func (t *teller) judge(ctx context.Context, seen postgres.Evidence) {
 	s := t.stage
@@ -416,11 +376,7 @@ func (t *teller) judge(ctx context.Context, seen postgres.Evidence) {
 	if seen.Rows, err = t.trio.Rows(ctx); err != nil {
 		s.summary.blame(s.causeOf(ctx, Unknown), "%v", err)
 	}
-	q := check.Query{Dial: t.dial, History: s.history, Hash: true, Endpoints: Endpoints(s.intended...)}
-	for _, h := range s.intended {
-		q.Intended = append(q.Intended, "https://"+net.JoinHostPort(h, "2380"))
-	}
-	evidence, err := check.Collect(ctx, q)
+	evidence, err := t.evidence(ctx)
 	if err != nil {
 		s.summary.blame(s.causeOf(ctx, Unknown), "%v", err)
 		return
@@ -468,64 +424,4 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-func (t *teller) pki() pki.Dir {
-	return pki.Dir(filepath.Join(filepath.Dir(t.lab.Info().Inventory), "files", "pki"))
-}
-
-// operate runs an operator to its end, as a process of its own that reaches the
-// machines by SSH. The error is about its surroundings; how it ended is the
-// outcome's.
-func (t *teller) operate(ctx context.Context, name string, args []string) (o Outcome, err error) {
-	inventory := t.lab.Info().Inventory
-	home := filepath.Dir(inventory)
-	state := filepath.Join(home, ".etcdrill")
-	out := t.stage.dir.path("operators", name)
-	cmd := exec.CommandContext(ctx, t.spec.Executable, args...)
-	cmd.Dir = home
-	// All that an operator gets: nothing of this process's own.
-	cmd.Env = []string{
-		"PATH=" + cmp.Or(t.spec.Path, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), "LANG=C.UTF-8", "HOME=" + home,
-		"INVENTORY=" + inventory, "CLUSTER=" + storyGroup, "ETCDRILL_CALLED=etcdrill",
-	}
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = grace
-	earlier := runsIn(state)
-	o.Began = time.Now()
-	err = cmd.Run()
-	o.Ended, o.Stdout, o.Stderr = time.Now(), stdout.String(), stderr.String()
-	for suffix, said := range map[string][]byte{".out": stdout.Bytes(), ".err": stderr.Bytes()} {
-		if err := os.WriteFile(out+suffix, said, 0o644); err != nil {
-			return o, fmt.Errorf("keep what the operator said: %w", err)
-		}
-	}
-	var ended *exec.ExitError
-	if err != nil && !errors.As(err, &ended) {
-		return o, fmt.Errorf("operator %v: %w", args, err)
-	}
-	o.Status = cmd.ProcessState.ExitCode()
-	if run, ok := newRunIn(state, earlier); ok {
-		if o.Journal, err = readJournal(run); err != nil {
-			return o, err
-		}
-	}
-	return o, nil
-}
-
-// keepLogs keeps what the services of every machine said. A machine that does
-// not tell is named in its place.
-func (t *teller) keepLogs(ctx context.Context) {
-	for _, m := range t.lab.Machines() {
-		var b bytes.Buffer
-		err := m.Exec(ctx, nil, &b, "sh", "-c", `journalctl --no-pager -o short-iso-precise -u etcd -u patroni -u vip-manager; cat /pg/log/patroni/*.log 2>/dev/null || true`)
-		if err != nil {
-			fmt.Fprintf(&b, "\nnot all of it: %v\n", err)
-		}
-		if err := os.WriteFile(t.stage.dir.path("members", m.Host()+".log"), b.Bytes(), 0o644); err != nil {
-			t.stage.summary.blame(Infra, "keep the logs of %s: %v", m.Host(), err)
-		}
-	}
 }

@@ -118,18 +118,20 @@ func (p CreateCluster) rebuilt(v View) bool {
 // build are the stages from blank hosts to a cluster that is in use.
 func (p CreateCluster) build(v View, token string) []Stage {
 	id := expectedCluster(v, token)
+	// Those of the plan. One that does not answer a later look is not done with.
+	hosts := v.reachableHosts()
 	formed := func(v View) error {
 		if v.ClusterID() != id {
 			return fmt.Errorf("no cluster %s answers yet", ID(id))
 		}
-		return formedAsWanted(v)
+		return formedOn(v, hosts)
 	}
 	var certs []Step
 	if v.layout().TLS {
 		certs = append(certs, Step{Title: "make the CA", Act: MakeCA{}, Until: hasCA, Needs: []Safeguard{caForCreate()}})
 	}
 	var install, files, start, finish []Step
-	for _, spec := range v.reachableHosts() {
+	for _, spec := range hosts {
 		h := spec.Name
 		conf := Install{Host: h, File: Conf, State: "new", Token: token, At: v.at(Conf)}
 		install = append(install, installEtcd(v, h)...)
@@ -144,7 +146,7 @@ func (p CreateCluster) build(v View, token string) []Stage {
 		start[i].Until = either(formed, start[i].Until)
 	}
 	start = append(start, Step{Title: "wait until all members agree", Until: All(formed, hasLeader), Patience: Starting, Etcd: true})
-	for _, spec := range v.reachableHosts() {
+	for _, spec := range hosts {
 		env := Refresh{Host: spec.Name, File: EnvFile}
 		finish = append(finish, Step{Title: "refresh etcdctl.sh", Host: spec.Name, Act: env, Until: isFresh(env)})
 	}
@@ -199,8 +201,10 @@ func (v View) reachableNames() []string {
 
 // formedAsWanted holds when the inventory's hosts, and no others, are voters
 // that answer. Hosts that cannot be reached are members that do not.
-func formedAsWanted(v View) error {
-	for _, h := range v.reachableHosts() {
+func formedAsWanted(v View) error { return formedOn(v, v.reachableHosts()) }
+
+func formedOn(v View, hosts []inventory.Host) error {
+	for _, h := range hosts {
 		if err := answers(h.Name)(v); err != nil {
 			return err
 		}

@@ -366,11 +366,11 @@ func quotaOr2GiB(n int64) int64 {
 
 // refreshed gives a file with its endpoints edited, owner and mode kept.
 func refreshed(a Refresh, v View) (host.WriteFile, error) {
-	h, ok := v.Host(a.Host)
-	if !ok {
-		return host.WriteFile{}, fmt.Errorf("%s was not looked at", a.Host)
+	facts, err := v.facts(a.Host)
+	if err != nil {
+		return host.WriteFile{}, err
 	}
-	f := h.Facts.Files[a.path()]
+	f := facts.Files[a.path()]
 	content, err := v.refresh(f.Content, a)
 	if err != nil {
 		return host.WriteFile{}, err

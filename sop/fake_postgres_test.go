@@ -60,13 +60,16 @@ type fakeVIP struct {
 	since   time.Time
 	list    []string // what it read when it started
 	rejects string   // with this endpoint in its list, it hears nothing
-	dies    string   // with this one, it ends at its start
+	ip      string
+	dropped bool   // the address was taken down since its start
+	dies    string // with this one, it ends at its start
 	answers time.Time
 }
 
 const (
 	loopWait  = 10 * time.Second
-	vipAnswer = 5 * time.Millisecond
+	vipDrop   = 20 * time.Millisecond // from its start until it takes the address down
+	vipAnswer = vipDrop + 5*time.Millisecond
 )
 
 // tickClients makes up for what Patroni and vip-manager have done meanwhile.
@@ -85,6 +88,9 @@ func (m *machine) tickClients(now time.Time) {
 				p.seen = turn
 			}
 		}
+	}
+	if v := m.vip; v != nil && v.on && !v.dropped && !now.Before(v.since.Add(vipDrop)) {
+		m.addrs[v.ip], v.dropped = false, true
 	}
 	if v := m.vip; v != nil && v.on && !now.Before(v.since.Add(vipAnswer)) {
 		// It asks once a second; a list whose members are all dead changes nothing.
@@ -140,8 +146,7 @@ func (m *machine) startVIP(now time.Time) {
 		v.pid, v.code = 0, 1
 		return
 	}
-	v.list = c.Endpoints
-	m.addrs[c.IP] = false
+	v.list, v.ip, v.dropped = c.Endpoints, c.IP, false
 }
 
 // clientUnit gives Patroni's or vip-manager's unit.

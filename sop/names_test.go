@@ -24,14 +24,8 @@ func inventoryOf(group, cluster string, names ...string) string {
 	return b.String()
 }
 
-// roleNames tells the members by host in the order of their hosts.
-func (g *ground) members() []string {
-	var all []string
-	for _, s := range strings.Split(g.roles(), ", ") {
-		all = append(all, s)
-	}
-	return all
-}
+// members tells the members by host, in the order of their hosts.
+func (g *ground) members() []string { return strings.Split(g.roles(), ", ") }
 
 // Hosts by name: what is advertised and certified is the name, what is listened
 // on is an address.

@@ -871,3 +871,24 @@ func TestExplainChangesNothing(t *testing.T) {
 }
 
 var _ host.Host = (*fakeHost)(nil)
+
+// A host that does not answer one look is not taken for a member that is not
+// wanted: what is to be done on it is not skipped, and the run says whom it
+// could not look at.
+func TestCreateDoesNotPassOverASilentHost(t *testing.T) {
+	bubble(t, 3, func(g *ground) {
+		op := g.operator()
+		op.Runner.Point = func(p Point) {
+			if p.Title == "start etcd" && p.Host == hosts[1] && p.State == Answered {
+				time.Sleep(5 * time.Second) // two of three elect a leader
+				g.w.machines[hosts[2]].reach = false
+			}
+		}
+		_, err := op.do(g.create())
+		require.ErrorContains(g.t, err, hosts[2])
+		require.NotContains(g.t, op.story(), "set initial-cluster-state", "two of three are no cluster as wanted\n%s", op.story())
+		g.w.machines[hosts[2]].reach = true
+		g.must(g.create())
+		require.Equal(g.t, votersText(1, 2, 3), g.roles())
+	})
+}

@@ -1,3 +1,5 @@
+//lint:file-ignore ST1005 Patroni is a name, and is written like one
+
 package sop
 
 import (
@@ -70,13 +72,13 @@ func (v View) patroniOn(name string) (patroni.Member, error) {
 	r, asked := facts.HTTP[restURL(p, "patroni")]
 	switch {
 	case !asked:
-		return patroni.Member{}, fmt.Errorf("Patroni on %s was not asked", name)
+		return patroni.Member{}, fmt.Errorf("on %s Patroni was not asked", name)
 	case r.Status == 0:
-		return patroni.Member{}, fmt.Errorf("Patroni on %s does not answer: %s", name, short(r.Problem))
+		return patroni.Member{}, fmt.Errorf("on %s Patroni does not answer: %s", name, short(r.Problem))
 	}
 	m, err := patroni.ParseMember(r.Body)
 	if err != nil {
-		return patroni.Member{}, fmt.Errorf("Patroni on %s: status %d: %w", name, r.Status, err)
+		return patroni.Member{}, fmt.Errorf("on %s Patroni: status %d: %w", name, r.Status, err)
 	}
 	return m, nil
 }
@@ -233,7 +235,7 @@ func wasTold(name string, a Refresh) Condition {
 			return err
 		}
 		if v.Admin.Clients.Patroni[name].Owed && v.unitRuns(name, config.PatroniUnit) {
-			return fmt.Errorf("Patroni on %s has not been told of its file", name)
+			return fmt.Errorf("on %s Patroni has not been told of its file", name)
 		}
 		return nil
 	}
@@ -266,22 +268,22 @@ func goesOn(was postgresView, told []string) Condition {
 			case !m.Runs() && was.says[h].Runs():
 				return fmt.Errorf("PostgreSQL on %s is %s", h, m.State)
 			case m.Unlocked && !was.says[h].Unlocked, m.Failsafe && !was.says[h].Failsafe:
-				return fmt.Errorf("Patroni on %s does not see the leader key of %s in etcd any more", h, was.name)
+				return fmt.Errorf("on %s Patroni does not see the leader key of %s in etcd any more", h, was.name)
 			case was.timeline != 0 && m.Timeline != 0 && m.Timeline != was.timeline:
 				return fmt.Errorf("PostgreSQL on %s is on timeline %d, %s was on %d", h, m.Timeline, was.name, was.timeline)
 			case !m.Fresh(clock, heardWithin):
-				return fmt.Errorf("Patroni on %s heard from etcd %v ago", h, clock.Sub(m.LastSeen).Round(time.Second))
+				return fmt.Errorf("on %s Patroni heard from etcd %v ago", h, clock.Sub(m.LastSeen).Round(time.Second))
 			case !slices.Contains(told, h):
 				continue
 			}
 			at := v.Admin.Clients.Patroni[h]
 			if at.Owed || at.Told.IsZero() {
-				return fmt.Errorf("Patroni on %s has not been told of its file", h)
+				return fmt.Errorf("on %s Patroni has not been told of its file", h)
 			}
 			// It tells whole seconds, by its host's clock.
 			since := at.Told.Add(hv.Skew).Truncate(time.Second).Add(time.Second)
 			if !m.LastSeen.IsZero() && m.LastSeen.Before(since) {
-				return fmt.Errorf("Patroni on %s has not asked etcd since it was told of its file", h)
+				return fmt.Errorf("on %s Patroni has not asked etcd since it was told of its file", h)
 			}
 		}
 		return nil

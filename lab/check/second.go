@@ -15,10 +15,10 @@ import (
 
 const (
 	// A window is closed at the first moment of rest after windowWanted
-	// operations; porcupine is quick with those. With more than windowMost it
-	// would not end.
+	// operations; porcupine is quick with those. With more than windowMost it may
+	// never end, so longer windows are cut up by their revisions.
 	windowWanted = 100
-	windowMost   = 2000
+	windowMost   = 400
 	// mostWindows is how many windows are looked at, spread over all.
 	mostWindows = 400
 	// windowPatience is how long porcupine may search in one window.
@@ -27,9 +27,10 @@ const (
 
 // SecondOpinion has porcupine search for an order of the operations, which
 // knows nothing of revisions: a register for each key, in windows that begin
-// and end when nobody is at work on it. Keys that hang on leases are left out,
-// since etcd itself deletes them. A window that is too long to be decided is
-// undecided, and so is the whole.
+// and end when nobody is at work on it. Where a key never comes to rest, its
+// revisions say which operations make a window, and no more. Keys that hang on
+// leases are left out, since etcd itself deletes them. Where a window cannot be
+// decided, nor is the whole.
 func SecondOpinion() Checker {
 	return Checker{Name: "second-opinion", Check: func(ctx context.Context, e Evidence) error {
 		h := e.History
@@ -59,7 +60,7 @@ func SecondOpinion() Checker {
 			return violation("%w", err)
 		}
 		if unsure == nil && tooLong != "" {
-			unsure = undecided("%s was never at rest for %d operations, which is more than porcupine can search", tooLong, windowMost)
+			unsure = undecided("%s was never at rest for %d operations, with deletes among them of which nobody heard: more than porcupine can search", tooLong, windowMost)
 		}
 		return unsure
 	}}
@@ -101,12 +102,12 @@ func (t *timeline) windows(h *workload.History) (all []window, tooLong string) {
 		w := window{key: t.names[k]}
 		rest := time.Duration(math.MinInt64)
 		flush := func() {
-			switch {
-			case len(w.calls) > windowMost:
+			w.to = rest
+			switch parts, ok := t.cut(w); {
+			case !ok:
 				tooLong = w.key
 			case len(w.calls) > 0:
-				w.to = rest
-				all = append(all, w)
+				all = append(all, parts...)
 			}
 			w.calls = nil
 		}
@@ -130,11 +131,52 @@ func (t *timeline) windows(h *workload.History) (all []window, tooLong string) {
 			}
 			rest = max(rest, returned)
 			w.calls = append(w.calls, porcupine.Operation{ClientId: o.Client, Call: int64(o.Call), Return: int64(returned),
-				Input: question{o, values}, Output: o.Outcome == workload.OK})
+				Input: question{o, i, values}, Output: o.Outcome == workload.OK})
 		}
 		flush()
 	}
 	return all, tooLong
+}
+
+// cut divides a window that is too long, by revisions; false where one of its
+// operations has none.
+func (t *timeline) cut(w window) ([]window, bool) {
+	if len(w.calls) <= windowMost {
+		return []window{w}, true
+	}
+	type placed struct {
+		revision int64
+		after    int // a write comes before those who read it
+		call     porcupine.Operation
+	}
+	all := make([]placed, len(w.calls))
+	for i, c := range w.calls {
+		q := c.Input.(question)
+		p := placed{revision: q.op.Revision, call: c}
+		if p.revision == 0 {
+			p.revision = t.inferred[q.index]
+		}
+		if p.revision == 0 {
+			return nil, false
+		}
+		if q.op.Outcome == workload.OK && !q.op.Acked() {
+			p.after = 1
+		}
+		all[i] = p
+	}
+	slices.SortStableFunc(all, func(a, b placed) int {
+		return cmp.Or(cmp.Compare(a.revision, b.revision), cmp.Compare(a.after, b.after))
+	})
+	var parts []window
+	for chunk := range slices.Chunk(all, windowWanted) {
+		part := window{key: w.key, from: time.Duration(chunk[0].call.Call)}
+		for _, p := range chunk {
+			part.calls = append(part.calls, p.call)
+			part.to = max(part.to, time.Duration(p.call.Return))
+		}
+		parts = append(parts, part)
+	}
+	return parts, true
 }
 
 // valuesOf tells what value each mod revision stood for, as far as the clients
@@ -160,6 +202,7 @@ func (t *timeline) valuesOf(ops []int32) map[int64]string {
 // where the output is true.
 type question struct {
 	op     *workload.Op
+	index  int32 // in the history
 	values map[int64]string
 }
 

@@ -44,6 +44,7 @@ type world struct {
 	revision int64
 	store    map[string]kv
 	leases   map[int64]time.Duration // to when it runs out
+	granted  int64                   // so far
 	events   []workload.Event
 	at       []time.Duration // when each event was
 	ofKey    map[string][]int32
@@ -119,7 +120,8 @@ func (w *world) apply(o *workload.Op) bool {
 			w.change(workload.Event{Key: o.Key, Value: o.Value, ModRevision: w.revision})
 		}
 	case workload.Grant:
-		o.Lease, o.TTL = 1000+w.random.Int64N(1e6), 1
+		w.granted++
+		o.Lease, o.TTL = 1000+w.granted, 1
 		w.leases[o.Lease] = w.now + time.Second
 	case workload.KeepAlive:
 		if _, alive := w.leases[o.Lease]; !alive {

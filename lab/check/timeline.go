@@ -90,8 +90,6 @@ type timeline struct {
 	// strange are unexplained values in an incomplete history, which may be
 	// those of calls that were not taken down.
 	strange faults
-	// vague is what may be right and cannot be told without the log.
-	vague faults
 }
 
 // A sighting says that a revision was there at a moment: every reply is one.

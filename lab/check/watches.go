@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -137,34 +138,50 @@ func (s *stream) checkOrder(found *faults) {
 // checkWhole holds what a watcher was told against all that has happened.
 func (s *stream) checkWhole(e Evidence, found *faults) {
 	t := e.timeline()
-	told := map[string]workload.Event{}
-	id := func(key string, revision int64) string { return fmt.Sprintf("%d %s", revision, key) }
-	for _, x := range s.events {
-		told[id(x.Key, x.ModRevision)] = x
+	type telling struct {
+		revision int64
+		key      int32
+		event    workload.Event
 	}
-	for _, c := range t.changes {
-		if c.revision < s.from || c.revision > s.told || s.skipped(c.revision) {
-			continue
+	told := make([]telling, len(s.events))
+	for i, x := range s.events {
+		k, ok := t.keys[x.Key]
+		if !ok {
+			k = -1 - int32(i) // nobody else knows of it
 		}
-		x, ok := told[id(t.names[c.key], c.revision)]
-		switch {
-		case !ok:
-			found.add("watcher %d was told of revisions %d to %d, and not of: %s", s.watcher, s.from, s.told, t.describe(c))
-		case x.Deleted != c.dead || !c.dead && x.Value != t.value(c):
-			found.add("watcher %d was told of the %s, where this happened: %s", s.watcher, x, t.describe(c))
-		}
-		delete(told, id(t.names[c.key], c.revision))
+		told[i] = telling{x.ModRevision, k, x}
 	}
-	for _, x := range s.events {
-		if _, left := told[id(x.Key, x.ModRevision)]; !left {
-			continue
-		}
+	slices.SortStableFunc(told, func(a, b telling) int {
+		return cmp.Or(cmp.Compare(a.revision, b.revision), cmp.Compare(a.key, b.key))
+	})
+	told = slices.CompactFunc(told, func(a, b telling) bool { return a.revision == b.revision && a.key == b.key })
+
+	extra := func(x workload.Event) {
 		switch {
 		case t.log.covers(x.ModRevision):
 			found.add("watcher %d was told of the %s, which the log does not have", s.watcher, x)
 		case !x.Deleted && t.stranger(x):
 			found.add("watcher %d was told of the %s, which no client wrote", s.watcher, x)
 		}
+	}
+	for _, c := range t.changes {
+		for len(told) > 0 && (told[0].revision < c.revision || told[0].revision == c.revision && told[0].key < c.key) {
+			extra(told[0].event)
+			told = told[1:]
+		}
+		if len(told) > 0 && told[0].revision == c.revision && told[0].key == c.key {
+			if x := told[0].event; x.Deleted != c.dead || !c.dead && x.Value != t.value(c) {
+				found.add("watcher %d was told of the %s, where this happened: %s", s.watcher, x, t.describe(c))
+			}
+			told = told[1:]
+			continue
+		}
+		if c.revision >= s.from && c.revision <= s.told && !s.skipped(c.revision) {
+			found.add("watcher %d was told of revisions %d to %d, and not of: %s", s.watcher, s.from, s.told, t.describe(c))
+		}
+	}
+	for _, x := range told {
+		extra(x.event)
 	}
 }
 

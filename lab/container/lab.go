@@ -224,6 +224,13 @@ func (l *Lab) raise(ctx context.Context, s Spec, from []netip.Prefix, images map
 		return fmt.Errorf("write known hosts: %w", err)
 	}
 	err = each(i.Machines, func(x MachineInfo) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// An engine goes on with what it was asked for when nobody waits for it any
+		// more, so that a machine would come after it was looked for and removed.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		defer cancel()
 		if err := l.start(ctx, x, key, keys[x.Host], labels); err != nil {
 			return fmt.Errorf("machine %s: %w", x.Host, err)
 		}
@@ -232,8 +239,13 @@ func (l *Lab) raise(ctx context.Context, s Spec, from []netip.Prefix, images map
 	if err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if s.Gate || !here {
-		if i.Gate, err = l.openGate(ctx, key, keys["gate"], labels); err != nil {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		defer cancel()
+		if i.Gate, err = l.openGate(last, key, keys["gate"], labels); err != nil {
 			return fmt.Errorf("gate: %w", err)
 		}
 	}

@@ -363,3 +363,74 @@ func TestGate(t *testing.T) {
 	require.NoError(t, err, string(said))
 	require.Equal(t, "host-10\n", string(said))
 }
+
+// Whoever gives up while a lab is made leaves nothing.
+func TestGivenUp(t *testing.T) {
+	t.Parallel()
+	needsDocker(t)
+	_, cache := dirs(t)
+	root := filepath.Join(t.TempDir(), "labs")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	gone := make(chan error, 1)
+	go func() {
+		_, err := container.Up(ctx, container.Spec{Root: root, Cache: cache, Machines: machines("10.10.10.10", "10.10.10.11"), Inventory: sample})
+		gone <- err
+	}()
+	var id []byte
+	require.Eventually(t, func() bool {
+		var err error
+		id, err = os.ReadFile(filepath.Join(root, ".id"))
+		return err == nil && docker(t, "ps", "-aq", "--filter", "label=etcdrill.root="+string(id)) != ""
+	}, 10*time.Minute, 50*time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-gone, context.Canceled)
+	require.Empty(t, docker(t, "ps", "-aq", "--filter", "label=etcdrill.root="+string(id)))
+	require.Empty(t, docker(t, "network", "ls", "-q", "--filter", "label=etcdrill.root="+string(id)))
+	labs, err := container.List(t.Context(), root)
+	require.NoError(t, err)
+	require.Empty(t, labs)
+}
+
+// The doctor tries a whole lab, and says so where there is no engine.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	l := up(t, container.Spec{Machines: machines("10.10.10.10")}) // so that the image is there
+	_, cache := dirs(t)
+	for _, c := range container.Doctor(t.Context(), filepath.Join(t.TempDir(), "labs"), cache) {
+		require.True(t, c.OK, "%s: %s", c.Name, c.Detail)
+		require.Empty(t, c.Fix)
+		if c.Name == "a whole lab of machines" {
+			require.Contains(t, c.Detail, "reached by ssh, root by sudo")
+			l = nil
+		}
+	}
+	require.Nil(t, l, "a lab was tried")
+}
+
+// What is left of a lab whose directory was damaged can be taken away.
+func TestDiscard(t *testing.T) {
+	t.Parallel()
+	ctx := needsDocker(t)
+	_, cache := dirs(t)
+	root := filepath.Join(t.TempDir(), "labs")
+	l, err := container.Up(ctx, container.Spec{Root: root, Cache: cache, Keep: true, Machines: machines("10.10.10.10"), Inventory: sample})
+	require.NoError(t, err)
+	i := l.Info()
+	t.Cleanup(func() { _ = l.Down(context.Background()) })
+	elsewhere, err := os.ReadFile(filepath.Join(i.Dir, "lab.json"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(i.Dir, "lab.json"), bytes.Replace(elsewhere, []byte(i.EngineID), []byte("another"), 1), 0o600))
+	require.ErrorIs(t, container.Discard(ctx, i.Dir), container.ErrElsewhere)
+	did, err := container.Heal(ctx, root)
+	require.NoError(t, err)
+	require.Len(t, did, 1)
+	require.Contains(t, did[0], "left as it is: lab is with another Docker engine")
+	require.NotEmpty(t, docker(t, "ps", "-q", "--filter", "label=etcdrill.root="+i.Root))
+
+	require.NoError(t, os.Remove(filepath.Join(i.Dir, "lab.json")))
+	require.NoError(t, container.Discard(ctx, i.Dir))
+	require.Empty(t, docker(t, "ps", "-aq", "--filter", "label=etcdrill.root="+i.Root))
+	require.Empty(t, docker(t, "network", "ls", "-q", "--filter", "label=etcdrill.root="+i.Root))
+	require.NoDirExists(t, i.Dir)
+}

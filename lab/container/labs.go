@@ -83,6 +83,31 @@ func (l *Lab) Down(ctx context.Context) error {
 	return l.engine.close()
 }
 
+// Discard removes all that is left of a lab, whatever became of it. ErrElsewhere
+// says that another engine has its machines, and that nothing was removed.
+func Discard(ctx context.Context, dir string) error {
+	i, err := Describe(dir)
+	broken := err != nil
+	if broken {
+		lock, id, err := lockRoot(filepath.Dir(dir))
+		if err != nil {
+			return err
+		}
+		_ = lock.Close()
+		i = Info{Name: filepath.Base(dir), Dir: dir, Root: id}
+	}
+	e, err := connect(ctx)
+	if err != nil {
+		return err
+	}
+	if !broken {
+		if err := e.has(i); err != nil {
+			return errors.Join(err, e.close())
+		}
+	}
+	return (&Lab{engine: e, info: i}).Down(ctx)
+}
+
 // remove removes all containers and networks that bear some labels.
 func (e engine) remove(ctx context.Context, labels ...string) error {
 	there, err := e.labelled(ctx, labels...)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -149,6 +150,20 @@ func (e engine) makeNetwork(ctx context.Context, from []netip.Prefix, gateway fu
 	if err != nil {
 		return m, "", err
 	}
+	// What is left of a lab may have no network any more, and still its names.
+	there, err := e.labelled(ctx, labelMachine)
+	if err != nil {
+		return m, "", err
+	}
+	for _, c := range there {
+		if a, err := netip.ParseAddr(c.Labels[labelMachine]); err == nil {
+			taken = append(taken, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	// An engine that was asked for a network makes it, whether or not somebody
+	// still waits for it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
 	m.from = from
 	var last error
 	for n := 0; ; n++ {
@@ -165,6 +180,7 @@ func (e engine) makeNetwork(ctx context.Context, from []netip.Prefix, gateway fu
 			return m, "", err
 		}
 		name = "etcdrill-" + p.Addr().String()
+		//lint:ignore SA1019 its successor gives no say in the name, which keeps two labs at once apart
 		_, err = e.provider.CreateNetwork(ctx, testcontainers.NetworkRequest{
 			Name: name, Driver: "bridge", Internal: true, Labels: labels,
 			IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: p, Gateway: gate}}},

@@ -370,7 +370,7 @@ func Read(r io.Reader) (*History, error) {
 		return nil, fmt.Errorf("line 1: header without clients, prefix or start revision: %w", ErrForeign)
 	}
 
-	reading := reader{h: h, open: map[uint64]Op{}, names: map[string]string{}}
+	reading := reader{h: h, open: map[uint64]*Op{}, names: map[string]string{}}
 	n := 1
 	for lines.Scan() {
 		n++

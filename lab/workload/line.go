@@ -2,6 +2,7 @@ package workload
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -211,14 +212,135 @@ type line struct {
 
 	Mark *string  `json:"mark"`
 	End  *trailer `json:"end"`
+
+	// What the pointers of a scanned line point to.
+	call, reply uint64
+	at          time.Duration
+}
+
+// scan reads the line of a call or a reply as appendCall and appendReply write
+// them, without the JSON decoder: a history is mostly those. It gives false for anything
+// else, which is for the decoder to read or refuse.
+func (l *line) scan(b []byte) bool {
+	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
+		return false
+	}
+	for b = b[1:]; ; b = b[1:] { // past the brace, or the comma
+		name, rest, ok := scanText(b)
+		if !ok || len(rest) == 0 || rest[0] != ':' {
+			return false
+		}
+		if b, ok = l.field(string(name), rest[1:]); !ok || len(b) == 0 {
+			return false
+		}
+		if b[0] == '}' {
+			return len(b) == 1 && (l.Call != nil || l.Reply != nil)
+		}
+		if b[0] != ',' {
+			return false
+		}
+	}
+}
+
+// field reads the value of a field, and gives what comes after it.
+func (l *line) field(name string, b []byte) (rest []byte, ok bool) {
+	var number int64
+	var text []byte
+	switch {
+	case len(b) > 0 && b[0] == '"':
+		text, rest, ok = scanText(b)
+	case name == "done" && bytes.HasPrefix(b, []byte("true")):
+		l.Done = true
+		return b[len("true"):], true
+	default:
+		number, rest, ok = scanNumber(b)
+	}
+	if !ok {
+		return nil, false
+	}
+	isText := text != nil
+	switch name {
+	case "call":
+		l.call, l.Call = uint64(number), &l.call
+	case "reply":
+		l.reply, l.Reply = uint64(number), &l.reply
+	case "t_ns":
+		l.at, l.At = time.Duration(number), &l.at
+	case "client":
+		l.Client = int(number)
+	case "expect":
+		l.Expect = number
+	case "lease":
+		l.Lease = number
+	case "revision":
+		l.Revision = number
+	case "mod_revision":
+		l.ModRevision = number
+	case "ttl":
+		l.TTL = number
+	case "op":
+		return rest, isText && l.Op.UnmarshalText(text) == nil
+	case "outcome":
+		return rest, isText && l.Outcome.UnmarshalText(text) == nil
+	case "key":
+		l.Key = string(text)
+		return rest, isText
+	case "value":
+		l.Value = string(text)
+		return rest, isText
+	case "prev":
+		l.Prev = string(text)
+		return rest, isText
+	case "error":
+		l.Error = string(text)
+		return rest, isText
+	case "endpoint":
+		l.Endpoint = string(text)
+		return rest, isText
+	default:
+		return nil, false
+	}
+	return rest, !isText
+}
+
+// scanText reads a string of plain characters; its text is never nil.
+func scanText(b []byte) (text, rest []byte, ok bool) {
+	if len(b) == 0 || b[0] != '"' {
+		return nil, nil, false
+	}
+	for i := 1; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			return b[1:i], b[i+1:], true
+		case c == '\\', c < ' ', c > '~':
+			return nil, nil, false
+		}
+	}
+	return nil, nil, false
+}
+
+// scanNumber reads a whole number that is not negative, and small enough for
+// what is counted here.
+func scanNumber(b []byte) (n int64, rest []byte, ok bool) {
+	const most = 18 // digits that fit
+	i := 0
+	for ; i < len(b) && b[i] >= '0' && b[i] <= '9'; i++ {
+		n = n*10 + int64(b[i]-'0')
+	}
+	if i == 0 || i > most || i > 1 && b[0] == '0' {
+		return 0, nil, false
+	}
+	return n, b[i:], true
 }
 
 // reader puts a history together from its lines.
 type reader struct {
 	h     *History
-	open  map[uint64]Op     // calls without a reply so far
+	open  map[uint64]*Op    // calls without a reply so far
+	free  []*Op             // memory of those that have one
 	names map[string]string // keys and endpoints, each of which is kept once
 	last  time.Duration     // the latest moment of any line
+	now   line
 }
 
 func (r *reader) once(s string) string {
@@ -230,9 +352,13 @@ func (r *reader) once(s string) string {
 }
 
 func (r *reader) line(text []byte) error {
-	var l line
-	if err := json.Unmarshal(text, &l); err != nil {
-		return err
+	r.now = line{}
+	l := &r.now
+	if !l.scan(text) {
+		r.now = line{}
+		if err := json.Unmarshal(text, l); err != nil {
+			return err
+		}
 	}
 	h := r.h
 	if l.End != nil {
@@ -250,11 +376,11 @@ func (r *reader) line(text []byte) error {
 	r.last = max(r.last, *l.At)
 	switch {
 	case l.Call != nil:
-		return r.call(&l)
+		return r.call(l)
 	case l.Reply != nil:
-		return r.reply(&l)
+		return r.reply(l)
 	case l.Watcher != nil:
-		return r.notice(&l)
+		return r.notice(l)
 	case l.Mark != nil:
 		h.Marks = append(h.Marks, Mark{*l.At, *l.Mark})
 		return nil
@@ -266,7 +392,11 @@ func (r *reader) call(l *line) error {
 	if _, twice := r.open[*l.Call]; twice {
 		return fmt.Errorf("call %d was made already", *l.Call)
 	}
-	o := Op{Call: *l.At, Client: l.Client, Kind: l.Op, Key: r.once(l.Key), Value: l.Value, Expect: l.Expect, Lease: l.Lease, Endpoint: r.once(l.Endpoint)}
+	o := new(Op)
+	if n := len(r.free); n > 0 {
+		o, r.free = r.free[n-1], r.free[:n-1]
+	}
+	*o = Op{Call: *l.At, Client: l.Client, Kind: l.Op, Key: r.once(l.Key), Value: l.Value, Expect: l.Expect, Lease: l.Lease, Endpoint: r.once(l.Endpoint)}
 	if err := o.validCall(&r.h.Header); err != nil {
 		return err
 	}
@@ -280,6 +410,7 @@ func (r *reader) reply(l *line) error {
 		return fmt.Errorf("reply to call %d, which was not made or was answered already", *l.Reply)
 	}
 	delete(r.open, *l.Reply)
+	defer func() { r.free = append(r.free, o) }()
 	o.Return, o.Outcome, o.Error = *l.At, l.Outcome, l.Error
 	o.Revision, o.ModRevision, o.Prev, o.Done, o.TTL = l.Revision, l.ModRevision, l.Prev, l.Done, l.TTL
 	switch o.Kind {
@@ -291,7 +422,7 @@ func (r *reader) reply(l *line) error {
 	if err := o.validReply(); err != nil {
 		return err
 	}
-	r.h.Ops = append(r.h.Ops, o)
+	r.h.Ops = append(r.h.Ops, *o)
 	return nil
 }
 
@@ -325,12 +456,12 @@ func (r *reader) unanswered() {
 	if len(r.open) == 0 {
 		return
 	}
-	left := slices.SortedFunc(maps.Values(r.open), func(a, b Op) int {
+	left := slices.SortedFunc(maps.Values(r.open), func(a, b *Op) int {
 		return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.Client, b.Client))
 	})
 	for _, o := range left {
 		o.Return, o.Outcome, o.Error = r.last, Unknown, "no reply was taken down"
-		r.h.Ops = append(r.h.Ops, o)
+		r.h.Ops = append(r.h.Ops, *o)
 	}
 	clear(r.open)
 }

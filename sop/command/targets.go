@@ -135,7 +135,7 @@ func address(s string) error {
 }
 
 func benchmark(name string) error {
-	all := []string{"LabUp", "LabThroughput", "LabRecording", "CreateCluster", "AddMember", "RemoveFollower", "RollingRestart", "RemoveLeader", "Drill"}
+	all := []string{"LabUp", "LabThroughput", "LabRecording", "CreateCluster", "AddMember", "RemoveFollower", "ReloadRestart", "RollingRestart", "RemoveLeader", "Drill"}
 	if slices.Contains(all, name) {
 		return nil
 	}
@@ -231,7 +231,7 @@ func Targets() []Target {
 		{Name: "scenario:check", Args: []string{"DIR"}},
 		{Name: "test"},
 		{Name: "lint"},
-		{Name: "bench", Flags: []Flag{each("only", benchmark), positive("count"), whole("seed")}},
+		{Name: "bench", Flags: []Flag{choice("lab", "embedded", "container"), each("only", benchmark), positive("count"), whole("seed")}},
 		{Name: "check"},
 	}
 }

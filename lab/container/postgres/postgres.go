@@ -367,7 +367,7 @@ func (i instance) replayed(ctx context.Context, lsn string) error {
 func (c *Cluster) instance(name string) (instance, error) {
 	n := slices.IndexFunc(c.instances, func(i instance) bool { return i.Name == name })
 	if n < 0 {
-		return instance{}, fmt.Errorf("Patroni's leader %q is none of ours", name)
+		return instance{}, fmt.Errorf("the leader %q that Patroni names is none of ours", name)
 	}
 	return c.instances[n], nil
 }

@@ -67,8 +67,7 @@ func TestTrio(t *testing.T) {
 		require.Len(t, e.Gone(), 1)
 	})
 	t.Run("row deleted", func(t *testing.T) {
-		var before Evidence
-		before = watched(t, func() {})
+		before := watched(t, func() {})
 		_, err := leader.psql(ctx, "DELETE FROM public.load WHERE id = (SELECT max(id) FROM public.load);")
 		require.NoError(t, err)
 		before.Rows, err = trio.Rows(ctx)

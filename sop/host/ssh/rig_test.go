@@ -103,7 +103,7 @@ func newRig(t *testing.T, options ...string) *rig {
 	require.NoError(t, err)
 	r.cmd = exec.Command("sh", "-c", rigScript, "rig", mount, files)
 	r.cmd.Stdout, r.cmd.Stderr = log, log
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, r.cmd.Start())
 	require.NoError(t, log.Close())
 	r.pid = r.cmd.Process.Pid
