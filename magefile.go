@@ -41,6 +41,7 @@ import (
 	"github.com/etcdrill/etcdrill/lab/container"
 	"github.com/etcdrill/etcdrill/lab/container/image"
 	"github.com/etcdrill/etcdrill/lab/embedded"
+	"github.com/etcdrill/etcdrill/lab/fault"
 	"github.com/etcdrill/etcdrill/scenarios"
 	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/command"
@@ -53,7 +54,7 @@ import (
 
 //mage:multiline
 
-// The environment that is read here and nowhere else. The last four are set by
+// The environment that is read here and nowhere else. The last six are set by
 // this program or by tests of it.
 const (
 	envInventory = "INVENTORY"
@@ -68,6 +69,8 @@ const (
 	envCalled    = "ETCDRILL_CALLED" // how the user called the process outside
 	envKill      = "ETCDRILL_KILL"   // number of the kill point to die at
 	envPoints    = "ETCDRILL_POINTS" // file that gets a line for each kill point
+	envGate      = "ETCDRILL_GATE"   // unix socket at which to wait at each moment of a run
+	envMutant    = "ETCDRILL_MUTANT" // how to be wrong on purpose, in a lab
 )
 
 // init does what has to be done before mage reads the command line: a lab's own
@@ -406,6 +409,7 @@ func perform(ctx context.Context, o options, procedure func(*ground) (sop.Proced
 	if err != nil {
 		return ended(err, false)
 	}
+	p = g.mutant.Procedure(p)
 	if on(o.rehearse) {
 		return g.rehearse(ctx)
 	}
@@ -499,6 +503,9 @@ func (g *ground) run(ctx context.Context, p sop.Procedure, o options) error {
 	point, err := killPoints()
 	if err != nil {
 		return ended(err, false)
+	}
+	if g.gate != nil {
+		point, watched = g.gate.Point, sop.Tee(watched, g.gate)
 	}
 	var notAfter time.Time
 	if text := given(o.notAfter); text != "" {
@@ -663,6 +670,8 @@ type ground struct {
 	place           string        // PROD or LAB
 	began           time.Time
 	command, prefix string // as it was typed
+	gate            *scenarios.Gate
+	mutant          scenarios.Mutant // who is wrong in no way, but in tests of scenarios
 }
 
 // open finds the inventory and what it is about.
@@ -725,13 +734,24 @@ func open(ctx context.Context, o options) (*ground, error) {
 		// From out here the lab's addresses are production's.
 		way = g.lab.DialContext(embedded.Admin)
 	}
+	if name := os.Getenv(envMutant); name != "" && g.lab != nil {
+		if g.mutant, err = scenarios.MutantNamed(name); err != nil {
+			return nil, fmt.Errorf("%s: %w", envMutant, err)
+		}
+		g.mutant.Spoil(g.site)
+	}
+	if socket := os.Getenv(envGate); socket != "" && g.lab != nil {
+		if g.gate, err = scenarios.EnterGate(socket); err != nil {
+			return nil, fmt.Errorf("%s: %w", envGate, err)
+		}
+	}
 	g.site.Meter = sop.NewMeter(time.Now)
 	g.site.Dial = dialer(func() (*tls.Config, error) {
 		named := sop.ClientFiles{CA: os.Getenv(envCA), Cert: os.Getenv(envCert), Key: os.Getenv(envKey)}
 		// This machine's own files have no business in a lab.
 		c, _, err := g.site.ClientTLS(group, named, g.lab == nil)
 		return c, err
-	}, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary))
+	}, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary, g.mutant.Unary, g.gate.Unary))
 	return g, nil
 }
 
@@ -1486,6 +1506,8 @@ func (Lab) Heal(ctx context.Context) error {
 		return mg.Fatal(5, err)
 	}
 	did, err := embedded.Heal(ctx, root)
+	more, ferr := fault.Heal(ctx, root)
+	did, err = append(did, more...), errors.Join(err, ferr)
 	root, _, failed := containerDirs()
 	if failed == nil {
 		var also []string
@@ -1554,6 +1576,80 @@ func Rehearse(
 
 // Scenario has suites of procedures under faults.
 type Scenario mg.Namespace
+
+// Run plays scenarios: a tier (smoke, pr, nightly, soak), a suite, or names.
+func (Scenario) Run(
+	ctx context.Context,
+	pattern string, // a tier, a suite, or a name with * in it; several with commas
+	lab *string, // the kind of lab: embedded
+	seed *int, // of all that is random; else a fresh one, which is printed
+	count *int, // how often each is played, each time with the next seed (1)
+	junit *string, // file to write the results to, as JUnit
+	shrink *bool, // make what failed smaller, and print it as a row
+) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	spec, err := suite(pattern, given(lab), seed, count)
+	if err != nil {
+		return ended(groundError(err), false)
+	}
+	spec.Shrink = on(shrink)
+	if junit != nil {
+		if spec.JUnit, err = filepath.Abs(*junit); err != nil {
+			return mg.Fatal(2, err)
+		}
+	}
+	res, err := scenarios.RunSuite(ctx, spec)
+	if errors.Is(err, scenarios.ErrScenario) || errors.Is(err, scenarios.ErrLab) {
+		return mg.Fatal(2, err)
+	}
+	return judged(ctx, res.Verdict, err)
+}
+
+func suite(pattern, lab string, seed, count *int) (scenarios.SuiteSpec, error) {
+	d, err := drill(seed)
+	spec := scenarios.SuiteSpec{
+		PlaySpec: scenarios.PlaySpec{Executable: d.Executable, Root: d.Root, Out: d.Out, Seed: d.Seed},
+		Pattern:  pattern, Lab: lab, Report: os.Stderr, Prefix: called() + " ",
+	}
+	if count != nil {
+		spec.Count = *count
+	}
+	return spec, err
+}
+
+// Mutants plays operators who are wrong on purpose; scenarios have to find each out.
+func (Scenario) Mutants(
+	ctx context.Context,
+	only *string, // these mutants alone, comma separated
+	seed *int, // of all that is random; else a fresh one, which is printed
+) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	spec, err := suite("mutants", "", seed, nil)
+	if err != nil {
+		return ended(groundError(err), false)
+	}
+	var names []string
+	if only != nil {
+		names = strings.Split(*only, ",")
+	}
+	verdict, err := scenarios.RunMutants(ctx, spec, names)
+	if errors.Is(err, scenarios.ErrScenario) {
+		return mg.Fatal(2, err)
+	}
+	return judged(ctx, verdict, err)
+}
+
+// List lists scenarios: name, tier, suites, and what each is about.
+func (Scenario) List(ctx context.Context) error {
+	all, err := scenarios.All("", 0)
+	if err != nil {
+		return mg.Fatal(1, err)
+	}
+	fmt.Print(scenarios.ListText(all))
+	return nil
+}
 
 // Check judges a saved run again, from its directory alone.
 func (Scenario) Check(

@@ -24,6 +24,45 @@ type Command struct {
 	Kill *Kill             // how it dies; nil lets it live
 	// Out is the path of its streams without ".out" and ".err", which stay.
 	Out string
+	// Moments is called at each moment of the run, while the operator waits.
+	Moments func(ctx context.Context, o *Held, m Moment)
+	// Inventory is another copy of the rig's inventory, of another admin host;
+	// empty is the rig's own.
+	Inventory string
+}
+
+// Held is an operator that waits at a gate. It implements fault.Handle.
+type Held struct {
+	rig     *Rig
+	process *embedded.Process
+	out     string
+	lose    bool
+	others  int
+}
+
+// Signal sends a signal to the operator's process alone.
+func (h *Held) Signal(sig os.Signal) error { return h.process.Signal(sig) }
+
+// LoseReply has the reply to the operator's next change of members be lost.
+func (h *Held) LoseReply() { h.lose = true }
+
+// Another runs a second operator to its end, on another admin host where the
+// first word is ELSEWHERE.
+func (h *Held) Another(ctx context.Context, args []string) (status int, said string, err error) {
+	h.others++
+	c := Command{Args: args, Out: fmt.Sprintf("%s-second-%d", h.out, h.others)}
+	away := len(args) > 1 && args[0]+" " == elsewhere
+	if away {
+		c.Args, c.Inventory = args[1:], h.rig.elsewhere()
+		if err := h.rig.goElsewhere(); err != nil {
+			return 0, "", err
+		}
+	}
+	o, err := h.rig.Command(ctx, c)
+	if away && err == nil {
+		err = h.rig.comeBack()
+	}
+	return o.Status, o.Stdout + o.Stderr, err
 }
 
 // A Kill is the death of an operator by SIGKILL.
@@ -74,14 +113,42 @@ func (r *Rig) Command(ctx context.Context, c Command) (Outcome, error) {
 	}
 	defer stderr.Close()
 
-	earlier := r.runs()
+	var gate *gatehouse
+	if c.Moments != nil {
+		if gate, err = openGatehouse(r.Lab.Info().Dir); err != nil {
+			return Outcome{}, err
+		}
+		defer gate.close()
+		env := map[string]string{"ETCDRILL_GATE": gate.path}
+		maps.Copy(env, c.Env)
+		c.Env = env
+	}
+	if c.Inventory == "" {
+		c.Inventory = r.Inventory()
+	}
+	earlier := runsIn(c.state())
 	o := Outcome{Began: time.Now()}
-	p, err := r.Lab.Exec(ctx, embedded.Admin, append([]string{r.Executable}, c.Args...), r.environment(c), filepath.Dir(r.Inventory()), nil, stdout, stderr)
+	p, err := r.Lab.Exec(ctx, embedded.Admin, append([]string{r.Executable}, c.Args...), r.environment(c), filepath.Dir(c.Inventory), nil, stdout, stderr)
 	if err != nil {
 		return o, fmt.Errorf("start operator %v: %w", c.Args, err)
 	}
+	attended := make(chan error, 1)
+	if gate != nil {
+		held := &Held{rig: r, process: p, out: c.Out}
+		go func() {
+			attended <- gate.attend(func(m Moment) verdict {
+				held.lose = false
+				c.Moments(ctx, held, m)
+				return verdict{Lose: held.lose}
+			})
+		}()
+	}
 	o.Status, err = r.attend(ctx, p, c, earlier)
 	o.Ended = time.Now()
+	if gate != nil {
+		gate.close()
+		err = errors.Join(err, <-attended)
+	}
 	if err != nil {
 		return o, fmt.Errorf("operator %v: %w", c.Args, err)
 	}
@@ -89,19 +156,22 @@ func (r *Rig) Command(ctx context.Context, c Command) (Outcome, error) {
 	if err := o.read(c.Out); err != nil {
 		return o, err
 	}
-	if run, ok := r.newRun(earlier); ok {
+	if run, ok := newRunIn(c.state(), earlier); ok {
 		o.Journal, err = readJournal(run)
 	}
 	return o, err
 }
+
+// state is where the operator keeps its journals.
+func (c Command) state() string { return filepath.Join(filepath.Dir(c.Inventory), ".etcdrill") }
 
 // environment is all that an operator gets: nothing of this process's own, so
 // that a rehearsal does not depend on who runs it.
 func (r *Rig) environment(c Command) []string {
 	env := map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
-		"HOME":      filepath.Dir(r.Inventory()),
-		"INVENTORY": r.Inventory(), "CLUSTER": r.Group,
+		"HOME":      filepath.Dir(c.Inventory),
+		"INVENTORY": c.Inventory, "CLUSTER": r.Group,
 		"ETCDRILL_INSIDE": r.Lab.Info().Socket, "ETCDRILL_CALLED": "etcdrill",
 	}
 	maps.Copy(env, c.Env)
@@ -131,7 +201,7 @@ func (r *Rig) attend(ctx context.Context, p *embedded.Process, c Command, earlie
 		case <-p.Done():
 			return p.Wait()
 		case <-look:
-			if r.reached(c.Kill, earlier) {
+			if c.reached(earlier) {
 				look, err = nil, p.Signal(syscall.SIGKILL)
 			}
 		case <-stop:
@@ -149,8 +219,9 @@ func (r *Rig) attend(ctx context.Context, p *embedded.Process, c Command, earlie
 
 // reached reports whether the journal of the run under way has come to where
 // its operator is to die.
-func (r *Rig) reached(k *Kill, earlier []string) bool {
-	run, ok := r.newRun(earlier)
+func (c Command) reached(earlier []string) bool {
+	k := c.Kill
+	run, ok := newRunIn(c.state(), earlier)
 	if !ok {
 		return false
 	}
@@ -171,9 +242,7 @@ func (o *Outcome) read(out string) error {
 	return nil
 }
 
-// runs are the journals of the operators' runs, by time.
-func (r *Rig) runs() []string { return runsIn(r.State()) }
-
+// runsIn are the journals of the operators' runs, by time.
 func runsIn(state string) []string {
 	all, err := filepath.Glob(filepath.Join(state, "runs", "*", "journal.jsonl"))
 	if err != nil {
@@ -185,10 +254,10 @@ func runsIn(state string) []string {
 	})
 }
 
-func (r *Rig) newRun(earlier []string) (string, bool) { return newRunIn(r.State(), earlier) }
-
+// newRunIn is the first that is not among the earlier ones: another operator may
+// have come after it.
 func newRunIn(state string, earlier []string) (string, bool) {
-	for _, run := range slices.Backward(runsIn(state)) {
+	for _, run := range runsIn(state) {
 		if !slices.Contains(earlier, run) {
 			return run, true
 		}

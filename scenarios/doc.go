@@ -7,7 +7,22 @@
 // writing all the while and an operator that is killed halfway. A Rehearsal is
 // one procedure on a twin of the user's own cluster.
 //
-// Both leave a directory with the journal of every operator, the history of
+// A Scenario is a procedure under faults, as a row of data: the cluster that it
+// begins with, the strikes and their moments, how it has to end, and what is
+// looked at beside what is always looked at. The operator waits at a gate at
+// every moment of its run, so a strike comes exactly "before promote to voter":
+//
+//	{Name: "leader-paused-at-promote", Suites: []string{"learner"}, Tier: PR, Start: grows(),
+//		Strikes:   []Strike{brief(recorded("promote to voter"), fault.Pause(fault.Leader), partition)},
+//		Procedure: addSpare, Ending: survives(sameAgain)},
+//
+// A strike that never struck, or never bit, makes the verdict unknown: it
+// proves nothing. Each scenario is played on a lab of its own; rows.go has the
+// rows, watch.go what no scenario of a procedure may see, sweep.go kills
+// operators at every point, and mutant.go has operators who are wrong on
+// purpose, each of whom some scenario has to find out.
+//
+// All leave a directory with the journal of every operator, the history of
 // every client, the members' logs, and a summary of what was seen.
 //
 // This is the one package that knows both a procedure and a way to hurt it.

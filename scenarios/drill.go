@@ -86,6 +86,9 @@ type show struct {
 	rig     RigSpec
 	unknown []string
 	rows    func(ctx context.Context, s *stage) ([]row, error)
+	// ended is called once all rows were played and judged, while there is a
+	// lab; nil where nothing is left to do.
+	ended func(ctx context.Context, s *stage)
 }
 
 // perform builds the rig, plays the rows, judges, and keeps what was seen.
@@ -150,6 +153,9 @@ func (s *stage) onStage(ctx context.Context, sh show) error {
 		s.summary.blame(s.causeOf(ctx, Infra), "%v", err)
 	} else {
 		s.play(ctx, rows)
+	}
+	if sh.ended != nil {
+		sh.ended(ctx, s)
 	}
 	return s.dir.members(rig)
 }

@@ -124,8 +124,12 @@ func (s *stage) operators() []check.Operator {
 		if p.args == nil || p.outcome.Began.IsZero() {
 			continue
 		}
+		wanted := p.status
+		if slices.Contains(p.statuses, p.outcome.Status) {
+			wanted = p.outcome.Status // one of several
+		}
 		o := check.Operator{
-			Name: p.title(), Args: p.args, Began: p.outcome.Began, Ended: p.outcome.Ended, Status: p.outcome.Status, Wanted: p.status,
+			Name: p.title(), Args: p.args, Began: p.outcome.Began, Ended: p.outcome.Ended, Status: p.outcome.Status, Wanted: wanted,
 			Killed: p.outcome.Killed, Before: p.before, After: p.after, Audit: p.audit, Records: recordsOf(p.outcome.Journal),
 		}
 		if b := p.budget; b != (check.Budget{}) {
@@ -218,6 +222,9 @@ func auditOf(before, after map[string]string) *check.Audit {
 // judgeOperators judges what operators did, when all have ended.
 func (s *stage) judgeOperators(ctx context.Context) {
 	s.taken.Operators = s.operators()
+	if s.hurt != nil {
+		s.taken.Faults, s.taken.Others = s.hurt()
+	}
 	s.findings(ctx, s.taken, check.ForOperators(s.taken)...)
 }
 

@@ -41,6 +41,7 @@ type RigSpec struct {
 	Spares     []string // hosts that the lab has and the inventory does not
 	Seed       int64
 	Mounts     []string // directories of every host that cannot be renamed
+	Disks      bool     // data directories are on disks that can be hurt; see embedded.Spec
 }
 
 // Build brings a lab up for an inventory. It has a host for every host of the
@@ -55,7 +56,7 @@ func Build(ctx context.Context, spec RigSpec) (*Rig, error) {
 	}
 	lab, err := embedded.Up(ctx, embedded.Spec{
 		Root: spec.Root, Hosts: hosts, Inventory: spec.Inventory, Seed: spec.Seed,
-		Executable: spec.Executable, Mounts: spec.Mounts,
+		Executable: spec.Executable, Mounts: spec.Mounts, Disks: spec.Disks,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("bring up the lab: %w", err)

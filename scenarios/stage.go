@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/etcdrill/etcdrill/lab/check"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
@@ -29,8 +31,9 @@ type row struct {
 	// and DIR stand for what they are at that moment. With no command the load
 	// runs alone for as long as quiet says.
 	command string
-	args    []string // instead of command, where words may hold spaces
-	loaded  bool     // the load runs, and is started where it does not
+	args    []string        // instead of command, where words may hold spaces
+	say     func() []string // instead of both, where it is known only then
+	loaded  bool            // the load runs, and is started where it does not
 	// status is the exit status that is wanted, says what is to be found in
 	// what the operator says.
 	status int
@@ -44,6 +47,16 @@ type row struct {
 	// settled lets etcd's HealthInterval pass first, since its last change.
 	settled bool
 	quiet   time.Duration // of the load alone before it, instead of the play's
+	// moments is called at each moment of the operator, while it waits.
+	moments func(ctx context.Context, o *Held, m Moment)
+	// statuses are the exit statuses that are taken, instead of status.
+	statuses []int
+	dies     bool // a strike kills the operator
+	mayDie   bool // or may
+	// begin is done before the operator sets out, once all stands ready; end
+	// when it has ended.
+	begin, end func(ctx context.Context, args []string) error
+	inventory  string // of another admin host
 	// audited looks at every byte before and after, and leaves it to the checkers
 	// to say what may differ.
 	audited bool
@@ -65,7 +78,13 @@ type stage struct {
 	quiet time.Duration
 	// intended are the hosts that are to be members now.
 	intended []string
-	profile  workload.Profile // of the load
+	left     []string // hosts whose member was removed
+	// hurt tells what faults there were, and whether there were operators who
+	// were not played by rows; nil for none.
+	hurt func() ([]check.Fault, bool)
+	// env is what operators get beside what every operator gets.
+	env     map[string]string
+	profile workload.Profile // of the load
 
 	load    *workload.Load
 	history *workload.History
@@ -169,8 +188,16 @@ func (s *stage) perform(ctx context.Context, n int, r row) played {
 	if words == nil {
 		words = strings.Fields(r.command)
 	}
+	if r.say != nil {
+		words = r.say()
+	}
 	if len(words) == 0 {
 		p.outcome = Outcome{Began: quiet.from, Ended: time.Now()}
+		if r.check != nil {
+			if err := r.check(ctx, s, p.outcome); err != nil {
+				return end(s.causeOf(ctx, Violation), "%v", err)
+			}
+		}
 		return p
 	}
 	args, err := s.fill(ctx, words)
@@ -183,6 +210,11 @@ func (s *stage) perform(ctx context.Context, n int, r row) played {
 	if s.load != nil {
 		s.load.Mark(r.title())
 	}
+	if r.begin != nil {
+		if err := r.begin(ctx, args); err != nil {
+			return end(s.causeOf(ctx, strikeVerdict(err)), "%v", err)
+		}
+	}
 	switch {
 	case r.untouched:
 		p.outcome, err = s.untouched(ctx, &p)
@@ -190,6 +222,11 @@ func (s *stage) perform(ctx context.Context, n int, r row) played {
 		p.outcome, err = s.audited(ctx, &p)
 	default:
 		p.outcome, err = s.operator(ctx, &p)
+	}
+	if r.end != nil {
+		if ended := r.end(ctx, args); ended != nil && err == nil {
+			return end(s.causeOf(ctx, strikeVerdict(ended)), "%v", ended)
+		}
 	}
 	if err != nil {
 		return end(s.causeOf(ctx, Infra), "%v", err)
@@ -212,7 +249,7 @@ const settledSlack = 500 * time.Millisecond
 
 // operator runs a row's operator and judges how it ended.
 func (s *stage) operator(ctx context.Context, p *played) (Outcome, error) {
-	o, err := s.rig.Command(ctx, Command{Args: p.args, Kill: p.kill, Out: s.dir.path(p.out)})
+	o, err := s.rig.Command(ctx, Command{Args: p.args, Kill: p.kill, Out: s.dir.path(p.out), Moments: p.moments, Inventory: p.inventory, Env: s.env})
 	if err != nil {
 		return o, err
 	}
@@ -222,14 +259,18 @@ func (s *stage) operator(ctx context.Context, p *played) (Outcome, error) {
 	p.verdict, p.reason = Pass, ""
 	said := o.Stdout + o.Stderr
 	switch {
-	case p.kill != nil && o.Killed:
+	case (p.kill != nil || p.dies || p.mayDie) && o.Killed:
+	case p.dies:
+		p.verdict, p.reason = Unknown, fmt.Sprintf("the operator ended with exit status %d before a strike killed it: %s", o.Status, lastWords(o.Stderr))
 	case p.kill != nil:
 		p.verdict, p.reason = Unknown, fmt.Sprintf("the operator ended with exit status %d before it could be killed", o.Status)
 	case ctx.Err() != nil:
 		p.verdict, p.reason = Unknown, "interrupted"
 	case o.Killed:
 		p.verdict, p.reason = Infra, "the operator was killed, and not by us"
-	case o.Status != p.status:
+	case p.statuses != nil && !slices.Contains(p.statuses, o.Status):
+		p.verdict, p.reason = verdictOf(o.Status, p.mayRefuse), fmt.Sprintf("exit status %d, one of %v was wanted: %s", o.Status, p.statuses, lastWords(o.Stderr))
+	case p.statuses == nil && o.Status != p.status:
 		p.verdict, p.reason = verdictOf(o.Status, p.mayRefuse), fmt.Sprintf("exit status %d, %d was wanted: %s", o.Status, p.status, lastWords(o.Stderr))
 	case !strings.Contains(said, p.says):
 		p.verdict, p.reason = Violation, fmt.Sprintf("it was to say %q and said: %s", p.says, lastWords(said))
@@ -412,7 +453,11 @@ func (s *stage) follow(p played) {
 		s.intended = nil
 	case verb == "addMember" && !slices.Contains(s.intended, p.args[1]):
 		s.intended = append(s.intended, p.args[1])
+		s.left = slices.DeleteFunc(s.left, func(h string) bool { return h == p.args[1] })
 	case verb == "removeMember":
+		if slices.Contains(s.intended, p.args[1]) {
+			s.left = append(s.left, p.args[1])
+		}
 		s.intended = slices.DeleteFunc(s.intended, func(h string) bool { return h == p.args[1] })
 	case verb != "restart" && verb != "reloadConfig":
 		return
@@ -511,23 +556,39 @@ func (s *stage) roles(ctx context.Context) (leader string, followers []string, c
 	}
 }
 
+// follows asks the member on a host whom it takes for the leader.
+func (s *stage) follows(ctx context.Context, dial workload.Dial, name string) (leader uint64, err error) {
+	r, err := s.status(ctx, dial, name)
+	if err != nil {
+		return 0, err
+	}
+	if r.IsLearner {
+		return 0, errors.New("it is a learner")
+	}
+	return r.Leader, nil
+}
+
 func (s *stage) role(ctx context.Context, dial workload.Dial, name string) (leads bool, cluster uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	url, err := s.rig.clientURL(name)
-	if err != nil {
-		return false, 0, err
-	}
-	etcd, err := dial(ctx, url)
-	if err != nil {
-		return false, 0, err
-	}
-	defer etcd.Close()
-	r, err := etcd.Status(ctx, url)
+	r, err := s.status(ctx, dial, name)
 	if err != nil {
 		return false, 0, err
 	}
 	return r.Leader == r.Header.MemberId, r.Header.ClusterId, nil
+}
+
+func (s *stage) status(ctx context.Context, dial workload.Dial, name string) (*clientv3.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	url, err := s.rig.clientURL(name)
+	if err != nil {
+		return nil, err
+	}
+	etcd, err := dial(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	defer etcd.Close()
+	return etcd.Status(ctx, url)
 }
 
 // --- the load ---
@@ -666,7 +727,7 @@ func (s *stage) account() {
 		sum.EtcdVersion = versionsOf(s.history)
 	}
 	for _, p := range s.played {
-		if p.command == "" && p.row.args == nil { // the load alone
+		if p.command == "" && p.row.args == nil && p.say == nil { // the load alone
 			sum.Time = sum.Time.plus(p.other)
 			continue
 		}

@@ -128,7 +128,7 @@ func (r *Runner) lookTwice(ctx context.Context, p Procedure, forReal bool) (View
 	for i, l := range first.Looks { // what was asked once counts for both
 		if j := slices.IndexFunc(v.Looks, func(o Look) bool { return o.Endpoint == l.Endpoint }); j >= 0 {
 			v.Looks[j].Dependents = first.Looks[i].Dependents
-			v.Looks[j].Compacted, v.Looks[j].Hash, v.Looks[j].Hashed = l.Compacted, l.Hash, l.Hashed
+			v.Looks[j].Compacted, v.Looks[j].Hash, v.Looks[j].HashSince, v.Looks[j].Hashed = l.Compacted, l.Hash, l.HashSince, l.Hashed
 			v.Looks[j].Fsync = l.Fsync
 		}
 	}

@@ -384,22 +384,24 @@ func minor(version string) string {
 	return parts[0] + "." + parts[1]
 }
 
-// sameHash: the members that hashed the same revision came to the same hash.
+// sameHash: the members that hashed the same span came to the same hash.
 // Only the last compacted revision is compared: it is cached, and any other
 // would stop writes for seconds.
 func sameHash() Safeguard {
 	return Safeguard{Name: "same-hash", Show: "etcdctl endpoint hashkv --cluster --rev=COMPACTED",
 		Holds: func(v View) error {
-			seen := map[int64]Look{}
+			type span struct{ since, to int64 }
+			seen := map[span]Look{}
 			for _, l := range v.Looks {
 				if !l.Hashed {
 					continue
 				}
-				if other, ok := seen[l.Compacted]; ok && other.Hash != l.Hash {
+				hashed := span{l.HashSince, l.Compacted}
+				if other, ok := seen[hashed]; ok && other.Hash != l.Hash {
 					return &Refusal{Host: l.Host, Found: fmt.Sprintf("at revision %d %s has hash %d and %s has %d: corruption", l.Compacted, l.Host, l.Hash, other.Host, other.Hash),
 						Needed: "equal data on all members", Hint: "find out which member is wrong before anything is copied from it"}
 				}
-				seen[l.Compacted] = l
+				seen[hashed] = l
 			}
 			return nil
 		}}

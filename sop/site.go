@@ -728,7 +728,7 @@ func (s *Site) hash(ctx context.Context, c Etcd, l *Look) {
 	if err != nil {
 		return
 	}
-	l.Compacted, l.Hash, l.Hashed = rev, h.Hash, true
+	l.Compacted, l.Hash, l.HashSince, l.Hashed = rev, h.Hash, h.CompactRevision, true
 }
 
 func (s *Site) mark(endpoint string, slow bool) {

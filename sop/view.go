@@ -82,10 +82,15 @@ type Look struct {
 	Revision            int64
 	Compacted           int64  // last compacted revision, zero when none or not asked
 	Hash                uint32 // HashKV at Compacted
-	Hashed              bool
-	Took                time.Duration
-	Fsync               time.Duration // what the slowest hundredth of its syncs of the log took at least; zero when not asked
-	Dependents          *Dependents   // who depends on the cluster; nil when not asked
+	// HashSince is the compaction that the hash begins after: the one before
+	// Compacted where it was cached then, Compacted itself from a member that
+	// was made from a snapshot since. Hashes of unlike spans say nothing of each
+	// other.
+	HashSince  int64
+	Hashed     bool
+	Took       time.Duration
+	Fsync      time.Duration // what the slowest hundredth of its syncs of the log took at least; zero when not asked
+	Dependents *Dependents   // who depends on the cluster; nil when not asked
 }
 
 // Dependents are those who would miss a cluster.

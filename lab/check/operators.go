@@ -255,7 +255,8 @@ func VotesKept() Checker {
 				// takes nothing away when he leaves.
 				declared := o.waives("spare") || o.waives("voters-answer") || s.Effect == Promotes && n <= 2 ||
 					s.Effect == RemovesMember && (slices.Contains(before.down, s.Host) || slices.Contains(e.dead(before.voters, s.to), s.Host))
-				if n-len(dead)-1 < quorum(n) && !declared {
+				same := s.Effect == RemovesMember && n == len(before.voters) // it was a learner
+				if n-len(dead)-1 < quorum(n) && !declared && !same {
 					found.add("%s: after %q there are %d voters with %d dead, and one more would cost the quorum; no waiver says so", o.Name, s, n, len(dead))
 				}
 				if n-len(dead) < quorum(n) {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
 	"github.com/etcdrill/etcdrill/lab/embedded/netswitch"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -133,6 +134,30 @@ func (l *Lab) Power(ctx context.Context, name string, on bool) error {
 func (l *Lab) Member(ctx context.Context, name string, sig syscall.Signal) error {
 	_, err := l.ask(ctx, request{Op: opSignal, At: name, Signal: sig})
 	return err
+}
+
+// Clock puts the clock of a host off, by what the host itself tells: of the
+// time, and of when units began. Its processes go by this machine's clock.
+func (l *Lab) Clock(ctx context.Context, name string, offset time.Duration) error {
+	_, err := l.ask(ctx, request{Op: opClock, At: name, Offset: offset})
+	return err
+}
+
+// Disk makes the disk under a host's data directory ail, the zero Fault makes it
+// sound again. A lab that was made with sound disks gives
+// errors.ErrUnsupported.
+func (l *Lab) Disk(ctx context.Context, name string, f baddisk.Fault) error {
+	_, err := l.ask(ctx, request{Op: opDisk, At: name, Disk: &f})
+	return err
+}
+
+// DiskCounts tells what harm a host's disk did since the lab came up.
+func (l *Lab) DiskCounts(ctx context.Context, name string) (baddisk.Counts, error) {
+	r, err := l.ask(ctx, request{Op: opDisk, At: name})
+	if err != nil || r.Counts == nil {
+		return baddisk.Counts{}, err
+	}
+	return *r.Counts, nil
 }
 
 // Install puts another etcd version on a host, as its package manager would.

@@ -9,9 +9,11 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
 	"github.com/etcdrill/etcdrill/lab/embedded/netswitch"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -35,6 +37,8 @@ const (
 
 	opInstall  op = "install"
 	opCounters op = "counters"
+	opClock    op = "clock"
+	opDisk     op = "disk"
 )
 
 type request struct {
@@ -53,6 +57,8 @@ type request struct {
 	Rule     *netswitch.Rule `json:",omitempty"`
 	Keep     bool            `json:",omitempty"` // down: keep the directory
 	Version  string          `json:",omitempty"`
+	Offset   time.Duration   `json:",omitempty"` // clock: how far off
+	Disk     *baddisk.Fault  `json:",omitempty"` // disk: what ails it; nil asks for the counts alone
 }
 
 type reply struct {
@@ -64,6 +70,7 @@ type reply struct {
 	Done  []string    `json:",omitempty"`
 
 	Counters map[netswitch.Link]netswitch.Counter `json:",omitempty"`
+	Counts   *baddisk.Counts                      `json:",omitempty"`
 }
 
 // maxFrame bounds one request or reply; the largest holds a file's content.
@@ -168,6 +175,7 @@ var errorKinds = map[string]error{
 	"off":         ErrPoweredOff,
 	"not-exist":   os.ErrNotExist,
 	"permission":  os.ErrPermission,
+	"unsupported": errors.ErrUnsupported,
 }
 
 func toWire(err error) *wireError {

@@ -199,6 +199,13 @@ func (s *supervisor) powerOff(n *node) error {
 	n.guest.PowerOff()
 	s.killIn(space)
 	n.release()
+	if n.disk != nil {
+		lost, err := n.disk.Forget()
+		s.say("disk of %s has lost %d writes that were not synced", n.name, lost)
+		if err != nil {
+			return fmt.Errorf("let the disk of %s forget: %w", n.name, err)
+		}
+	}
 	return nil
 }
 

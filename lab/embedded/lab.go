@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
+	"github.com/etcdrill/etcdrill/sop/config"
 )
 
 // The hosts that every lab has beside those of its inventory. They have an
@@ -91,6 +92,10 @@ type Spec struct {
 	// Mounts are directories of every host that count as mount points, so that
 	// they cannot be renamed.
 	Mounts []string
+	// Disks puts every host's data directory on a disk that can be hurt, and
+	// that loses what was not synced when the power goes. It takes root;
+	// baddisk.Possible tells.
+	Disks bool
 }
 
 // Info describes a lab.
@@ -175,7 +180,10 @@ func raise(ctx context.Context, s Spec, nodes []nodeSpec, dir string, alive *os.
 			Kernel:    kernel(),
 		},
 		Nodes: nodes, Seed: s.Seed, Keep: s.Keep,
-		Versions: s.Versions, Version: s.Version, Mounts: s.Mounts,
+		Versions: s.Versions, Version: s.Version, Mounts: s.Mounts, Disks: s.Disks,
+	}
+	if s.Disks {
+		c.Mounts = append(slices.Clone(s.Mounts), config.DefaultDataDir)
 	}
 	if c.Info.Started.IsZero() {
 		c.Info.Started = time.Now()

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
 
@@ -52,6 +54,9 @@ type node struct {
 	mac   net.HardwareAddr
 	port  int // interface number of its end in the lab's namespace
 	guest guest
+
+	offset atomic.Int64  // of its clock, in nanoseconds
+	disk   *baddisk.Disk // under the data directory; nil is a sound one
 
 	mu     sync.Mutex
 	on     bool

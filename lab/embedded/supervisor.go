@@ -45,6 +45,7 @@ type charter struct {
 	Versions map[string]string
 	Version  string
 	Mounts   []string
+	Disks    bool
 }
 
 type nodeSpec struct {
@@ -316,6 +317,13 @@ func (s *supervisor) down(keepFiles bool, replies ...func()) {
 				break // nobody is left
 			}
 		}
+		for _, n := range s.nodes {
+			if n.disk != nil {
+				if err := n.disk.Unmount(); err != nil {
+					s.say("unmount the disk of %s: %v", n.name, err)
+				}
+			}
+		}
 		if !keepFiles {
 			if err := removeAll(s.dir); err != nil {
 				s.say("remove the lab's directory: %v", err)
@@ -384,6 +392,10 @@ func (s *supervisor) answer(conn *net.UnixConn, r request, files []*os.File) {
 		err = s.link(r)
 	case opHeal:
 		out.Done, err = s.heal()
+	case opClock:
+		err = s.setClock(r)
+	case opDisk:
+		out.Counts, err = s.setDisk(r)
 	case opCounters:
 		out.Counters = s.counters()
 	case opDown:
