@@ -300,7 +300,10 @@ func TestKilledCreator(t *testing.T) {
 	require.NoError(t, owner.Start())
 	t.Cleanup(func() { _ = owner.Process.Kill() })
 	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err, problem.String())
+	if err != nil {
+		_ = owner.Wait()
+		require.NoError(t, err, problem.String())
+	}
 	info, err := container.Describe(strings.TrimSpace(line))
 	require.NoError(t, err)
 

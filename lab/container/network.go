@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
-	"github.com/testcontainers/testcontainers-go"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -180,9 +179,8 @@ func (e engine) makeNetwork(ctx context.Context, from []netip.Prefix, gateway fu
 			return m, "", err
 		}
 		name = "etcdrill-" + p.Addr().String()
-		//lint:ignore SA1019 its successor gives no say in the name, which keeps two labs at once apart
-		_, err = e.provider.CreateNetwork(ctx, testcontainers.NetworkRequest{
-			Name: name, Driver: "bridge", Internal: true, Labels: labels,
+		_, err = e.docker.NetworkCreate(ctx, name, client.NetworkCreateOptions{
+			Driver: "bridge", Internal: true, Labels: labels,
 			IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: p, Gateway: gate}}},
 		})
 		if err == nil {

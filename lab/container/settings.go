@@ -51,7 +51,6 @@ func connect(ctx context.Context) (engine, error) {
 	if !testcontainers.ReadConfig().Config.RyukDisabled {
 		return engine{}, errors.New("the reaper of testcontainers is on, and would end labs that are kept: set what container.Environment gives, before anything else")
 	}
-	tclog.SetDefault(silent{}) // it greets on stderr
 	p, err := testcontainers.NewDockerProvider(testcontainers.WithLogger(silent{}))
 	if err != nil {
 		return engine{}, fmt.Errorf("%w (%w)", ErrNoDocker, err)
@@ -78,6 +77,10 @@ func (e engine) close() error { return e.provider.Close() }
 func (e engine) maker(cache string, log io.Writer) image.Maker {
 	return image.Maker{Builder: e.provider, Docker: e.docker, Cache: cache, Log: log}
 }
+
+// init takes testcontainers' voice away, which greets on stderr, once and before
+// anybody can use it.
+func init() { tclog.SetDefault(silent{}) }
 
 // silent is a logger of testcontainers that keeps its tale to itself.
 type silent struct{}
