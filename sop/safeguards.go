@@ -589,7 +589,7 @@ func blankHost(name string) Safeguard {
 			}
 			for _, port := range []int{spec.ClientPort, spec.PeerPort} {
 				if by, taken := facts.Ports[port]; taken {
-					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use)", port, by), Needed: "free ports"}
+					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use)", port, by), Needed: "free ports", Hint: "stop what listens there"}
 				}
 			}
 			if l := v.LookAt(name); l.Answers() {
