@@ -106,6 +106,6 @@ func (p AddMember) start(v View) []Step {
 		// A learner that was fed by a snapshot takes itself for far behind, and does
 		// not begin to serve, until it has applied an entry after it: on a quiet
 		// cluster that never comes by itself.
-		Step{Title: "wait until it answers", Host: h, Until: All(answers(h), hasStarted(h)), Patience: Starting, Etcd: true, Nudge: true},
+		Step{Title: "wait until it answers", Host: h, Until: comesUp(h), Patience: Starting, Etcd: true, Nudge: true},
 	)
 }

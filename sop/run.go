@@ -626,6 +626,7 @@ func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience
 		pause = max(pause, manyHosts)
 	}
 	var told string
+	var fallen falls
 	for {
 		fresh, err := r.Site.Observe(ctx, scope)
 		if err != nil {
@@ -635,6 +636,9 @@ func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience
 		why := until(v)
 		if why == nil {
 			return v, nil
+		}
+		if fallen.hopeless(why) {
+			return v, fmt.Errorf("%s: %w", strings.TrimSpace(rec.Title+" "+rec.Host), why)
 		}
 		if !r.Site.Now().Before(deadline) {
 			return v, fmt.Errorf("%s: not within %v: %w", strings.TrimSpace(rec.Title+" "+rec.Host), patience, why)

@@ -569,6 +569,9 @@ func blankHost(name string) Safeguard {
 				if len(contents(d)) == 0 {
 					continue
 				}
+				if listed && !m.Started() && !d.WAL && onlyBegun(contents(d)) {
+					continue // it ended before it could write its log, as on a full disk
+				}
 				own, err := Identify(d.WALHead)
 				switch {
 				case listed && d.WAL && err == nil && own.Member == m.ID && own.Cluster == v.ClusterID():
@@ -588,7 +591,7 @@ func blankHost(name string) Safeguard {
 			}
 			for _, port := range []int{spec.ClientPort, spec.PeerPort} {
 				if by, taken := facts.Ports[port]; taken {
-					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use)", port, by), Needed: "free ports"}
+					return &Refusal{Host: name, Found: fmt.Sprintf("port %d is taken by %s (address already in use)", port, by), Needed: "free ports", Hint: "stop what listens there"}
 				}
 			}
 			if l := v.LookAt(name); l.Answers() {
@@ -605,7 +608,11 @@ func dataDirs(h inventory.Host) []string {
 	return []string{h.DataDir}
 }
 
-// roomOnDisk: the newcomer has room for the database twice over.
+// walRoom is what etcd takes for its log before it writes the first entry: a
+// segment, and the next one in advance (server/storage/wal, SegmentSizeBytes).
+const walRoom = 2 * 64 * 1000 * 1000
+
+// roomOnDisk: the newcomer has room for the database twice over, and for its log.
 func roomOnDisk(name string) Safeguard {
 	return Safeguard{Name: "disk", Show: "df -h DATA",
 		Risk: "the newcomer may run out of space while it receives the database",
@@ -618,12 +625,20 @@ func roomOnDisk(name string) Safeguard {
 			for _, l := range v.Looks {
 				most = max(most, l.DBSize)
 			}
-			d := facts.Dirs[v.Spec(name).DataDir]
-			if d.FreeBytes == 0 && lacksRights(d.Problem) {
-				return &Hidden{Host: name, Path: v.Spec(name).DataDir}
+			spec := v.Spec(name)
+			room := map[string]int64{spec.DataDir: 2 * most}
+			if len(logOf(facts, spec)) == 0 { // else it has its log already
+				room[dataDirs(spec)[len(dataDirs(spec))-1]] += walRoom
 			}
-			if d.FreeBytes < 2*most {
-				return &Refusal{Host: name, Found: fmt.Sprintf("%d bytes are free, the database has %d", d.FreeBytes, most), Needed: "twice the size of the database"}
+			for _, path := range dataDirs(spec) {
+				d := facts.Dirs[path]
+				if d.FreeBytes == 0 && lacksRights(d.Problem) {
+					return &Hidden{Host: name, Path: path}
+				}
+				if d.FreeBytes < room[path] {
+					return &Refusal{Host: name, Found: fmt.Sprintf("%s are free for %s, and the database has %s", Bytes(d.FreeBytes), path, Bytes(most)),
+						Needed: Bytes(room[path]) + ": the database twice, and two segments of the log", Hint: "make room there, or put the directory on a larger disk"}
+				}
 			}
 			return nil
 		}}

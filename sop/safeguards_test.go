@@ -163,7 +163,8 @@ func TestRefusals(t *testing.T) {
 			g.etcd().dbSize = 3 << 30
 			m(g, 3).free = 4 << 30
 			m(g, 3).mkdir("/data/etcd", "etcd", "etcd", 0o700)
-		}, add, "disk", "bytes are free"},
+		}, add, "disk", "4.0 GiB are free for /data/etcd, and the database has 3.0 GiB"},
+		{"a newcomer without room for the log", 3, "", func(g *ground) { m(g, 3).free = 100 << 20 }, add, "disk", "100.0 MiB are free"},
 		{"a newcomer behind a firewall", 3, "", func(g *ground) { m(g, 3).deaf[hosts[1]+":2380"] = true }, add, "peers-reach", "i/o timeout"},
 		{"a newcomer with a proxy", 3, "", func(g *ground) { m(g, 3).env = []string{"https_proxy=http://proxy:3128"} }, add, "no-proxy", "https_proxy"},
 		{"a clock that is off", 3, "", func(g *ground) { m(g, 1).skew = 3 * time.Second }, add, "clocks", "3s off"},
