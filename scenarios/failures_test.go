@@ -335,7 +335,7 @@ func portTaken(t *testing.T, s *site) {
 func wrongCA(t *testing.T, s *site) {
 	s.sh(t, h11, `cp -a /etc/etcd/ca.crt /root/ca.crt
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -out /etc/etcd/ca.crt -subj /CN=pigsty-ca -days 30 2>/dev/null`)
-	s.refuses(t, []string{"refused by safeguard certificates on " + s.host(h11), "openssl x509 -in"}, "addMember", s.host(h13))
+	s.refuses(t, []string{"refused by safeguard certificates on " + s.host(h11), "the CA here is", "compare /etc/etcd/ca.crt and /etc/etcd/server.crt there", "openssl x509 -in"}, "addMember", s.host(h13))
 	s.sh(t, h11, "cp -a /root/ca.crt /etc/etcd/ca.crt")
 }
 
@@ -377,8 +377,8 @@ exec /usr/bin/sync "$@"`)
 	require.NoError(t, s.machine(t, h10).Block(s.ctx, container.Block{Port: 22, Reject: true}))
 	s.sh(t, h10, "kill -KILL $(cat /run/held) $(pgrep -u dba)")
 	status, said := o.end(t)
-	require.Equal(t, 1, status)
-	for _, w := range []string{"host unreachable: " + s.host(h10), "Connection refused", "nothing listens there for ssh", "Go on: ", "etcdrill removeMember " + s.host(h13)} {
+	require.Equal(t, 4, status, "a write that nobody has heard of")
+	for _, w := range []string{"outcome unknown: write /etc/etcd/etcd.conf on " + s.host(h10), "NOT safe to walk away: a change was sent", "host unreachable: " + s.host(h10), "Connection refused", "nothing listens there for ssh", "Go on: ", "etcdrill removeMember " + s.host(h13)} {
 		require.Contains(t, said, w)
 	}
 	require.Equal(t, before, s.sh(t, h10, conf), "the file is the old one, whole")

@@ -327,6 +327,13 @@ func (r *Runner) firstNeeds(ctx context.Context, p Procedure, plan Plan, v *View
 			continue
 		}
 		fresh, err := r.guard(ctx, p, plan, s.Needs, *v, s.Host)
+		if err != nil && ctx.Err() == nil && changesMembership(s.Act) && fresh.Taken.After(v.Taken) {
+			// Something was waited for, and whom the hosts reach was asked before it:
+			// a newcomer may have come up meanwhile.
+			if fresh, err = r.Site.Observe(ctx, Scope{Host: s.Host, Also: s.Also, AllHosts: true, Reach: true, NoClients: true, Subject: plan.Subject}); err == nil {
+				fresh, err = r.guard(ctx, p, plan, s.Needs, fresh, s.Host)
+			}
+		}
 		*v = fresh
 		return err
 	}
@@ -343,7 +350,7 @@ func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safe
 			continue
 		}
 		if waived(s, why, r.Waive) {
-			if err := r.record(Record{Procedure: p.String(), State: Warned, Host: name, Detail: "waived " + s.Name + ": " + why.Error() + r.because()}); err != nil {
+			if err := r.record(Record{Procedure: p.String(), State: Warned, Host: name, Detail: "waived " + s.Name + ": " + found(why) + r.because()}); err != nil {
 				return v, err
 			}
 			continue
@@ -378,6 +385,15 @@ func waived(s Safeguard, why error, names []string) bool {
 	}
 	var ref *Refusal
 	return slices.Contains(names, s.Name) || errors.As(why, &ref) && slices.Contains(names, s.Name+":"+ref.Host)
+}
+
+// found is what a safeguard found, without the word of a refusal that it is not.
+func found(why error) string {
+	var ref *Refusal
+	if errors.As(why, &ref) {
+		return ref.Found
+	}
+	return why.Error()
 }
 
 func certain(why error) bool {

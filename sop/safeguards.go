@@ -473,7 +473,8 @@ func certificates() Safeguard {
 					continue // set up otherwise, or not ours to read
 				}
 				if err := pki.CheckLeaf(pki.Pair{CertPEM: crt.Content}, ca.Content, name, v.Taken, certificatesLast); err != nil {
-					return &Refusal{Host: name, Found: err.Error(), Needed: "a certificate of the cluster's CA that lasts"}
+					return &Refusal{Host: name, Found: err.Error(), Needed: "a certificate of the cluster's CA that lasts",
+						Hint: fmt.Sprintf("compare %s and %s there with the other members', and mend them before it restarts: with the wrong ones it may not come back", v.layout().CA, v.layout().Cert)}
 				}
 			}
 			return hidden
