@@ -432,7 +432,7 @@ func rebootBeforePromotion(t *testing.T, s *site) {
 // Every write that was acknowledged on the way is there, on every member.
 func nothingLost(t *testing.T, s *site) {
 	for _, h := range []string{h10, h11, h12, h13, h14} {
-		got := s.sh(t, h, `bash -lc "etcdctl --endpoints=https://`+s.host(h)+`:2379 get /kept/ --prefix --print-value-only"`)
+		got := s.sh(t, h, `bash -lc "ETCDCTL_ENDPOINTS=https://`+s.host(h)+`:2379 etcdctl get /kept/ --prefix --print-value-only"`)
 		require.Equal(t, strings.Join(s.written, "\n"), got, h)
 	}
 	require.Equal(t, "0", s.etcdctl(t, h10, "get /etcdrill/ --prefix --count-only -w fields | sed -n 's/.*Count. : //p'"), "no operator's lock is left")

@@ -41,7 +41,7 @@ func unreachable(s Spec, said string) *Unreachable {
 		{"UNPROTECTED PRIVATE KEY", "mend the mode of the key: chmod 600"},
 		{"Too many authentication failures", "the agent offers too many keys: name one with ansible_ssh_private_key_file, or IdentitiesOnly in ~/.ssh/config"},
 		{"Permission denied (", "the host does not let this user in: check ansible_user, the key and the agent; passwords are never used. By hand: " + by},
-		{"account is currently not available", "that user has no login shell there: check ansible_user"},
+		{"account is currently not available", "that user has no login shell there: check ansible_user; by hand: " + by},
 		{"Could not resolve hostname", "the name is not known here: set ansible_host, or Host in ~/.ssh/config"},
 		{"No route to host", "is the host up, and is there a way to it from here?"},
 		{"Network is unreachable", "there is no way to it from here: is a jump host wanted in ~/.ssh/config?"},
