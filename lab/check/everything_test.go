@@ -23,8 +23,8 @@ func TestEverythingOnRealMembers(t *testing.T) {
 	t.Cleanup(func() { l.Stop() })
 	for range 2 {
 		awaitAcked(t, l, 300)
-		leader := c.Leader()
-		require.GreaterOrEqual(t, leader, 0)
+		leader := -1
+		require.Eventually(t, func() bool { leader = c.Leader(); return leader >= 0 }, patience, 5*time.Millisecond)
 		c.Stop(leader)
 		awaitAcked(t, l, 300)
 		require.NoError(t, c.Restart(t.Context(), leader))
