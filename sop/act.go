@@ -186,7 +186,7 @@ func (a MoveLeader) ByHand(v View) []string {
 	if m, ok := v.heir(a.From); ok {
 		to = ID(m.ID)
 	}
-	return []string{fmt.Sprintf("etcdctl move-leader %s --endpoints=%s", to, v.ClientURL(a.From))}
+	return []string{fmt.Sprintf("ETCDCTL_ENDPOINTS=%s etcdctl move-leader %s", v.ClientURL(a.From), to)}
 }
 
 func (a SaveSnapshot) String() string {
@@ -207,7 +207,9 @@ func (a SaveSnapshot) ByHand(v View) []string {
 		from = v.ClientURL(a.From)
 	}
 	return []string{
-		fmt.Sprintf("etcdctl snapshot save %s --endpoints=%s", to, from),
+		// Not --endpoints: where etcdctl.sh was read, etcdctl takes only one of the
+		// two ways to say it.
+		fmt.Sprintf("ETCDCTL_ENDPOINTS=%s etcdctl snapshot save %s", from, to),
 		"etcdutl snapshot status " + to,
 	}
 }

@@ -251,7 +251,7 @@ func guarded(s Step, needs ...Safeguard) Step {
 // ownData: what lies or runs on a host is of this cluster. A host may have been
 // given to another one meanwhile.
 func ownData(name string) Safeguard {
-	return Safeguard{Name: "own-data", Show: "etcdctl endpoint status --endpoints=HOST -w json",
+	return Safeguard{Name: "own-data", Show: "ETCDCTL_ENDPOINTS=HOST:2379 etcdctl endpoint status -w json",
 		Holds: func(v View) error {
 			facts, err := v.facts(name)
 			if err != nil {

@@ -89,7 +89,7 @@ func sameCluster() Safeguard {
 
 // sameList: every voter tells the same member list.
 func sameList(except ...string) Safeguard {
-	return Safeguard{Name: "same-list", Show: "etcdctl member list -w table --endpoints=EACH", Passing: Looking,
+	return Safeguard{Name: "same-list", Show: "ETCDCTL_ENDPOINTS=EACH:2379 etcdctl member list -w table", Passing: Looking,
 		Holds: func(v View) error {
 			for _, m := range v.LivingVoters() {
 				h, l := v.HostOf(m), v.LookOf(m.ID)

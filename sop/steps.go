@@ -61,7 +61,7 @@ func snapshotBefore(made Condition, v View) Step {
 // aliveNow: the learner answers now and is close behind. Neither etcd nor a
 // list says so: it promotes one that was stopped after it had caught up.
 func aliveNow(name string) Safeguard {
-	return Safeguard{Name: "learner-alive", Show: "etcdctl endpoint status --endpoints=LEARNER", Passing: Electing, Holds: caughtUp(name)}
+	return Safeguard{Name: "learner-alive", Show: "ETCDCTL_ENDPOINTS=LEARNER:2379 etcdctl endpoint status", Passing: Electing, Holds: caughtUp(name)}
 }
 
 // reachesBack: the voters reach the newcomer's peer port, on which it listens
