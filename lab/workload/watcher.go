@@ -2,10 +2,12 @@ package workload
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 )
 
 const (
@@ -30,6 +32,7 @@ type watcher struct {
 	id     int
 	random *rand.Rand
 	connection
+	watches int           // so far
 	next    int64         // the first revision that it was not told of
 	started chan struct{} // closed by the first response
 	lastErr error
@@ -88,6 +91,11 @@ func (w *watcher) watch(ctx context.Context) (told bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	// Each watch has a stream of its own, which clientv3 tells apart by what is
+	// sent along. On a shared one, etcd tells a new watch how far the one before
+	// it had been told, as of a request of that one's: a promise that is not kept.
+	w.watches++
+	ctx = metadata.AppendToOutgoingContext(ctx, "etcdrill-watch", fmt.Sprintf("%d-%d", w.id, w.watches))
 	w.note(Notice{Kind: Opened, From: w.next})
 	// A member without a leader is to end the watch and not to hold it.
 	responses := etcd.Watch(clientv3.WithRequireLeader(ctx), w.load.spec.Prefix, clientv3.WithPrefix(),
