@@ -258,9 +258,9 @@ func (s *site) program(t *testing.T, was, name, script string) (remove func()) {
 
 // One host of three does not let its admin become root: nothing is begun.
 func noSudo(t *testing.T, s *site) {
-	s.sh(t, h12, "mv /etc/sudoers.d/dba /root/dba")
+	s.sh(t, h12, "mv /etc/sudoers.d/dba /var/tmp/dba")
 	s.refuses(t, []string{"refused by safeguard unreachable on " + s.host(h12), "sudo wants a password, and none is ever given", "NOPASSWD: ALL"}, "createCluster")
-	s.sh(t, h12, "mv /root/dba /etc/sudoers.d/dba")
+	s.sh(t, h12, "mv /var/tmp/dba /etc/sudoers.d/dba")
 	s.succeeds(t, "createCluster")
 	s.write(t)
 	require.Equal(t, s.of(h10, h11, h12), s.members(t))
@@ -333,10 +333,10 @@ func portTaken(t *testing.T, s *site) {
 
 // A member got the CA of another site; it still runs with the one it began with.
 func wrongCA(t *testing.T, s *site) {
-	s.sh(t, h11, `cp -a /etc/etcd/ca.crt /root/ca.crt
+	s.sh(t, h11, `cp -a /etc/etcd/ca.crt /var/tmp/ca.crt
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -out /etc/etcd/ca.crt -subj /CN=pigsty-ca -days 30 2>/dev/null`)
 	s.refuses(t, []string{"refused by safeguard certificates on " + s.host(h11), "the CA here is", "compare /etc/etcd/ca.crt and /etc/etcd/server.crt there", "openssl x509 -in"}, "addMember", s.host(h13))
-	s.sh(t, h11, "cp -a /root/ca.crt /etc/etcd/ca.crt")
+	s.sh(t, h11, "cp -a /var/tmp/ca.crt /etc/etcd/ca.crt")
 }
 
 // Ctrl-C once the newcomer is a learner. The run of the same command after it
