@@ -20,7 +20,7 @@ const (
 	windowWanted = 100
 	windowMost   = 400
 	// mostWindows is how many windows are looked at, spread over all.
-	mostWindows = 60
+	mostWindows = 400
 	// windowPatience is how long porcupine may search in one window.
 	windowPatience = 20 * time.Second
 )
