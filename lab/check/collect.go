@@ -218,8 +218,13 @@ func (m *asked) log(ctx context.Context, prefix string, l *Log) error {
 	if l.To < l.From {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), m.timeout)
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
+	// etcd tells what is past a thousand revisions at a time, ten times a second
+	// (mvcc: watchBatchMaxRevs, watchResyncPeriod): a long history takes its time,
+	// and only silence means that nothing more will come.
+	silence := time.NewTimer(m.timeout)
+	defer silence.Stop()
 	responses := m.etcd.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(l.From), clientv3.WithCreatedNotify())
 	asking := time.NewTicker(settleEvery)
 	defer asking.Stop()
@@ -227,6 +232,8 @@ func (m *asked) log(ctx context.Context, prefix string, l *Log) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("watch from revision %d: %w", l.From, ctx.Err())
+		case <-silence.C:
+			return fmt.Errorf("watch from revision %d: told nothing for %v after %d events", l.From, m.timeout, len(l.Events))
 		case <-asking.C:
 			if err := m.etcd.RequestProgress(ctx); err != nil {
 				return fmt.Errorf("ask how far the watch is: %w", err)
@@ -240,6 +247,9 @@ func (m *asked) log(ctx context.Context, prefix string, l *Log) error {
 			}
 			if err := r.Err(); err != nil {
 				return fmt.Errorf("watch from revision %d: %w", l.From, err)
+			}
+			if len(r.Events) > 0 {
+				silence.Reset(m.timeout)
 			}
 			for _, x := range r.Events {
 				if x.Kv.ModRevision > l.To { // what came later is nobody's
