@@ -235,7 +235,9 @@ func (m *asked) log(ctx context.Context, prefix string, l *Log) error {
 		case <-silence.C:
 			return fmt.Errorf("watch from revision %d: told nothing for %v after %d events", l.From, m.timeout, len(l.Events))
 		case <-asking.C:
-			if err := m.etcd.RequestProgress(ctx); err != nil {
+			asked, stop := context.WithTimeout(ctx, m.timeout)
+			err := m.etcd.RequestProgress(asked)
+			if stop(); err != nil {
 				return fmt.Errorf("ask how far the watch is: %w", err)
 			}
 		case r, ok := <-responses:
