@@ -37,6 +37,8 @@ import (
 	"golang.org/x/term"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/etcdrill/etcdrill/lab/container"
 	"github.com/etcdrill/etcdrill/lab/container/image"
@@ -65,12 +67,13 @@ const (
 	envCert      = "ETCDCTL_CERT"
 	envKey       = "ETCDCTL_KEY"
 	envDocker    = "DOCKER_HOST"
-	envInside    = "ETCDRILL_INSIDE" // control socket of the lab that this process is in
-	envCalled    = "ETCDRILL_CALLED" // how the user called the process outside
-	envKill      = "ETCDRILL_KILL"   // number of the kill point to die at
-	envPoints    = "ETCDRILL_POINTS" // file that gets a line for each kill point
-	envGate      = "ETCDRILL_GATE"   // unix socket at which to wait at each moment of a run
-	envMutant    = "ETCDRILL_MUTANT" // how to be wrong on purpose, in a lab
+	envInside    = "ETCDRILL_INSIDE"   // control socket of the lab that this process is in
+	envCalled    = "ETCDRILL_CALLED"   // how the user called the process outside
+	envKill      = "ETCDRILL_KILL"     // number of the kill point to die at
+	envPoints    = "ETCDRILL_POINTS"   // file that gets a line for each kill point
+	envGate      = "ETCDRILL_GATE"     // unix socket at which to wait at each moment of a run
+	envMutant    = "ETCDRILL_MUTANT"   // how to be wrong on purpose, in a lab
+	envElecting  = "ETCDRILL_ELECTING" // how long to wait for a leader, in a lab
 )
 
 // init does what has to be done before mage reads the command line: a lab's own
@@ -222,8 +225,9 @@ func ReloadConfig(
 	expect *string, // the reviewed plan's hash; another plan is refused
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
 		p := sop.ReloadConfig{Restart: on(restart), VIPs: on(vips), Soak: g.soak(soak)}
 		if only != nil {
 			p.Only = strings.Split(*only, ",")
@@ -246,8 +250,9 @@ func AddMember(
 	expect *string, // the reviewed plan's hash; another plan is refused
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(*ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(*ground) (sop.Procedure, error) {
 		return sop.AddMember{Host: host}, nil
 	})
 }
@@ -265,10 +270,63 @@ func RemoveMember(
 	expect *string, // the reviewed plan's hash; another plan is refused
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(g *ground) (sop.Procedure, error) {
 		return sop.RemoveMember{Host: host, Stamp: sop.Stamp(g.began)}, nil
 	})
+}
+
+// ReplaceMember puts a new host in the place of a member, be that alive, dead or corrupt.
+func ReplaceMember(
+	ctx context.Context,
+	old string, // inventory name of the host whose member is to go
+	new string, // inventory name of the host to bring in
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(g *ground) (sop.Procedure, error) {
+		return sop.ReplaceMember{Old: old, New: new, Stamp: sop.Stamp(g.began)}, nil
+	})
+}
+
+// Migrate moves the cluster to other hosts, clients following.
+func Migrate(
+	ctx context.Context,
+	hosts string, // inventory names of all hosts that are to have a member, comma separated; some may have one already
+	stale *string, // clients that know old members alone: wait for them, refuse, or ignore them (wait)
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	inventory *string, // what becomes of the inventory: edit, patch (print the difference) or none
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: left(waive, stale), reason: reason, json: json, expect: expect, notAfter: notAfter, edit: inventory}, func(g *ground) (sop.Procedure, error) {
+		return sop.Migrate{Hosts: strings.Split(hosts, ","), Stamp: sop.Stamp(g.began), Patient: given(stale) != "refuse"}, nil
+	})
+}
+
+// left adds to the safeguards that are waived the one for clients that would be
+// left behind, where they are to be.
+func left(waive, stale *string) *string {
+	if given(stale) != "ignore" {
+		return waive
+	}
+	all := strings.TrimPrefix(given(waive)+",stale-clients", ",")
+	return &all
 }
 
 // Restart restarts the members one at a time, the leader last.
@@ -283,11 +341,155 @@ func Restart(
 	expect *string, // the reviewed plan's hash; another plan is refused
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 	soak *time.Duration, // how long a restarted member must have run before the next (10s; 0s in a lab)
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
 		p := sop.Restart{Soak: g.soak(soak)}
 		p.Since = g.since(p.String())
 		return p, nil
+	})
+}
+
+// MoveLeader hands the leadership over.
+func MoveLeader(
+	ctx context.Context,
+	to *string, // inventory name of the host whose voter is to lead; else the one that is closest behind
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
+		if to != nil {
+			return sop.MoveLeadership{To: *to}, nil
+		}
+		return g.awayFromLeader(ctx)
+	})
+}
+
+// Defrag gives unused space of the databases back, one member at a time.
+func Defrag(
+	ctx context.Context,
+	least *string, // how much a member has to win, else it is left alone: 100MiB
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	soak *time.Duration, // how long the cluster is left in peace between two members (10s; 0s in a lab)
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
+		p := sop.Defragment{Least: sop.LeastWin, Soak: g.soak(soak)}
+		if least == nil {
+			return p, nil
+		}
+		n, err := sop.ParseBytes(*least)
+		p.Least = n
+		return p, err
+	})
+}
+
+// Compact discards the past of the key space before a revision.
+func Compact(
+	ctx context.Context,
+	revision *int, // the oldest revision that is left
+	keep *int, // instead: how many of the last revisions are left
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
+) error {
+	if (revision == nil) == (keep == nil) {
+		return mg.Fatal(2, "compact: give -revision=N, or -keep=N")
+	}
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
+		if revision != nil {
+			return sop.Compact{Revision: int64(*revision)}, nil
+		}
+		v, err := g.site.Observe(ctx, sop.Scope{})
+		return sop.Compact{Revision: v.Revision() - int64(*keep), Keep: int64(*keep)}, err
+	})
+}
+
+// RotateCerts renews the members' certificates, without a restart; -ca=trust, then sign, then retire bring in another CA.
+func RotateCerts(
+	ctx context.Context,
+	ca *string, // a stride in which another CA takes the place of the present one: trust, sign, retire; abandon gives it up before it signs
+	clients *bool, // with -ca=sign: sign clients' certificates anew, too, that are for servers as well
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	soak *time.Duration, // how long the cluster is left in peace between two members (10s; 0s in a lab)
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
+) error {
+	if on(clients) && sop.Stride(given(ca)) != sop.Sign {
+		return mg.Fatal(2, "rotateCerts: -clients goes with -ca=sign")
+	}
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
+		if ca != nil {
+			return sop.RotateAuthority{Stride: sop.Stride(*ca), Clients: on(clients), Soak: g.soak(soak), Stamp: sop.Stamp(g.began)}, nil
+		}
+		p := sop.RotateCerts{Soak: g.soak(soak)}
+		p.Since = g.since(p.String())
+		return p, nil
+	})
+}
+
+// EnableAuth has the cluster ask everybody for a user from then on.
+func EnableAuth(
+	ctx context.Context,
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(*ground) (sop.Procedure, error) {
+		return sop.EnableAuth{}, nil
+	})
+}
+
+// Upgrade lets the members run another version of etcd, one at a time, the leader last.
+func Upgrade(
+	ctx context.Context,
+	version string, // a release: 3.6.16; one minor version at a time
+	downgrade *bool, // go to an older version, or back to the one before
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	soak *time.Duration, // how long an upgraded member must have run before the next (10s; 0s in a lab)
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(g *ground) (sop.Procedure, error) {
+		return sop.Upgrade{Version: strings.TrimPrefix(version, "v"), Down: on(downgrade), Soak: g.soak(soak)}, nil
 	})
 }
 
@@ -295,6 +497,7 @@ func Restart(
 func Snapshot(
 	ctx context.Context,
 	file string, // file to write, which must not be there yet
+	survivors *bool, // without a quorum: from the member's data that is the most advanced
 	plan *bool, // show the steps and take none
 	rehearse *bool, // run it on a twin of the cluster in a lab, under load
 	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
@@ -304,13 +507,52 @@ func Snapshot(
 	expect *string, // the reviewed plan's hash; another plan is refused
 	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
 ) error {
-	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, looks: true}, func(g *ground) (sop.Procedure, error) {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, looks: !on(survivors), deep: on(survivors)}, func(g *ground) (sop.Procedure, error) {
 		path, err := filepath.Abs(file)
 		if err != nil {
 			return nil, err
 		}
 		_, err = os.Lstat(path)
-		return sop.Snapshot{File: path, Since: g.began, Exists: err == nil}, nil
+		p := sop.Snapshot{File: path, Since: g.began, Exists: err == nil, Survivors: on(survivors)}
+		if p.Survivors { // it may go on with what it left
+			p.Since = g.since(p.String())
+		}
+		return p, nil
+	})
+}
+
+// Restore builds a new cluster on the inventory's hosts from a snapshot.
+func Restore(
+	ctx context.Context,
+	file string, // snapshot, as the target snapshot or etcdctl saved it
+	again *bool, // restore a snapshot once more that was restored here before
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	confirm *string, // consent without a terminal: the cluster's ID, or the code that -plan shows
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter, confirm: confirm}, func(g *ground) (sop.Procedure, error) {
+		path, err := filepath.Abs(file)
+		if err != nil {
+			return nil, err
+		}
+		token, err := config.NewRestoreToken(g.began, rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		p := sop.Restore{File: path, Again: on(again), Token: token, Stamp: sop.Stamp(g.began)}
+		p.Since = g.since(p.String())
+		if p.Snapshot, err = sop.ReadSnapshot(path); err != nil {
+			p.Problem = err.Error()
+		} else if err := sop.SnapshotAdmits(path, g.site.User, g.site.Password); err != nil {
+			p.Denied = err.Error()
+		}
+		return p, nil
 	})
 }
 
@@ -320,9 +562,20 @@ func Status(
 	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
 	json *bool, // one line of JSON on stdout
 ) error {
+	return look(ctx, tunnel, func(v sop.View) error {
+		if on(json) {
+			return printJSON(sop.ReportOf(v))
+		}
+		fmt.Print(sop.ReportOf(v).Text())
+		return nil
+	})
+}
+
+// look takes one look at everything and has it told.
+func look(ctx context.Context, tunnel *bool, tell func(v sop.View) error) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	g, err := open(ctx, options{})
+	g, err := open(ctx, options{tunnel: tunnel, looks: true})
 	if err != nil {
 		return ended(err, false)
 	}
@@ -332,11 +585,46 @@ func Status(
 		return ended(err, false)
 	}
 	fmt.Fprint(os.Stderr, sop.Header(v, g.place))
-	if on(json) {
-		return ended(printJSON(sop.ReportOf(v)), false)
-	}
-	fmt.Print(sop.ReportOf(v).Text())
-	return nil
+	return ended(tell(v), false)
+}
+
+// --- alarms ---
+
+// Alarm is what members raise when they cannot go on as before.
+type Alarm mg.Namespace
+
+// List lists alarms, why they were raised, and what to do.
+func (Alarm) List(
+	ctx context.Context,
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	json *bool, // one line of JSON on stdout
+) error {
+	return look(ctx, tunnel, func(v sop.View) error {
+		r := sop.AlarmsOf(v)
+		if on(json) {
+			return printJSON(r)
+		}
+		fmt.Print(r.Text())
+		return nil
+	})
+}
+
+// Disarm takes alarms back whose cause is gone.
+func (Alarm) Disarm(
+	ctx context.Context,
+	plan *bool, // show the steps and take none
+	rehearse *bool, // run it on a twin of the cluster in a lab, under load
+	tunnel *bool, // reach etcd through the SSH connections, where its port cannot be reached from here
+	waive *string, // safeguards to pass over, by name, comma separated
+	reason *string, // why: a ticket or a sentence, for the journals; -waive needs it
+	json *bool, // one record per line on stdout
+	expect *string, // the reviewed plan's hash; another plan is refused
+	notAfter *string, // no change begins after it: HH:MM today, or RFC 3339
+	snapshot *string, // of a rehearsal: a snapshot of the real cluster, which the twin is to hold
+) error {
+	return perform(ctx, options{plan: plan, rehearse: rehearse, snapshot: snapshot, tunnel: tunnel, waive: waive, reason: reason, json: json, expect: expect, notAfter: notAfter}, func(*ground) (sop.Procedure, error) {
+		return sop.DisarmAlarm{}, nil
+	})
 }
 
 // Sudoers prints what hosts have to allow by sudo, for /etc/sudoers.d.
@@ -374,9 +662,10 @@ func Sudoers(
 type options struct {
 	plan, rehearse, tunnel, json *bool
 	waive, expect, confirm, edit *string
-	reason, notAfter             *string
-	// looks is set where hosts are only looked at, so that no sudo is needed.
-	looks bool
+	reason, notAfter, snapshot   *string
+	// looks is set where hosts are only looked at, so that no sudo is needed; deep
+	// where that takes what only root may see, so that it is.
+	looks, deep bool
 }
 
 func on(b *bool) bool { return b != nil && *b }
@@ -411,7 +700,7 @@ func perform(ctx context.Context, o options, procedure func(*ground) (sop.Proced
 	}
 	p = g.mutant.Procedure(p)
 	if on(o.rehearse) {
-		return g.rehearse(ctx)
+		return g.rehearse(ctx, given(o.snapshot))
 	}
 	if on(o.plan) {
 		return g.explain(ctx, p, o)
@@ -453,7 +742,17 @@ func (g *ground) explain(ctx context.Context, p sop.Procedure, o options) error 
 
 // rehearse runs this very command on a twin of the cluster, in a lab of its own.
 // Production is only looked at.
-func (g *ground) rehearse(ctx context.Context) error {
+func (g *ground) rehearse(ctx context.Context, snapshot string) error {
+	if snapshot != "" {
+		path, err := filepath.Abs(snapshot)
+		if err != nil {
+			return ended(err, false)
+		}
+		if _, err := sop.ReadSnapshot(path); err != nil {
+			return ended(sop.Restore{Problem: err.Error()}.Unsound(), false)
+		}
+		snapshot = path
+	}
 	v, err := g.site.Observe(ctx, sop.Scope{})
 	if err != nil {
 		return ended(err, false)
@@ -466,6 +765,10 @@ func (g *ground) rehearse(ctx context.Context) error {
 	twin := scenarios.RehearseSpec{
 		Inventory: v.Inventory.Content, Group: g.site.Group, Args: command.Line(os.Args[1:], command.Targets()),
 		Executable: spec.Executable, Root: spec.Root, Out: spec.Out, Seed: spec.Seed, Report: spec.Report,
+		Snapshot: snapshot, Revision: v.Revision(), Alarms: sop.AlarmsOf(v).Alarms,
+	}
+	if _, twin.Cache, err = containerDirs(); err != nil {
+		return ended(groundError(err), false)
 	}
 	for _, m := range v.Members {
 		twin.Members = append(twin.Members, v.HostOf(m))
@@ -534,9 +837,9 @@ func (g *ground) run(ctx context.Context, p sop.Procedure, o options) error {
 
 // nameOf is a procedure's name and host, for a directory.
 func nameOf(p sop.Procedure) string {
-	verb, _, _ := strings.Cut(p.String(), " ")
-	if s, ok := p.(interface{ Subject() string }); ok {
-		return verb + "-" + strings.ReplaceAll(s.Subject(), "/", "-")
+	verb, _, _ := strings.Cut(strings.ReplaceAll(p.String(), ":", "-"), " ")
+	if s := sop.SubjectsOf(p); len(s) == 1 {
+		return verb + "-" + strings.ReplaceAll(s[0], "/", "-")
 	}
 	return verb
 }
@@ -699,8 +1002,8 @@ func open(ctx context.Context, o options) (*ground, error) {
 	g.site = &sop.Site{
 		Inventory: path, Group: name, Edit: "edit",
 		State: filepath.Join(dir, ".etcdrill"), PKI: pki.Dir(filepath.Join(dir, "files", "pki")),
-		Resolve: net.DefaultResolver.LookupHost,
-		Now:     time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
+		Resolve: net.DefaultResolver.LookupHost, Ask: versionOf,
+		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
 	}
 	if e := given(o.edit); e != "" {
 		g.site.Edit = e
@@ -711,7 +1014,7 @@ func open(ctx context.Context, o options) (*ground, error) {
 		}
 		g.place = "LAB"
 		g.site.Hosts = func(spec inventory.Host) (host.Host, error) { return g.lab.Host(spec.Name), nil }
-	} else if err := g.overSSH(o.looks); err != nil {
+	} else if err := g.overSSH(o.looks, o.deep); err != nil {
 		return nil, groundError(err)
 	}
 	tunnelled := on(o.tunnel)
@@ -724,7 +1027,7 @@ func open(ctx context.Context, o options) (*ground, error) {
 	}
 	name, password := credentials(group)
 	if password != "" {
-		g.site.User = name
+		g.site.User, g.site.Password = name, password
 	}
 	var way sop.Way
 	switch {
@@ -740,25 +1043,30 @@ func open(ctx context.Context, o options) (*ground, error) {
 		}
 		g.mutant.Spoil(g.site)
 	}
-	if socket := os.Getenv(envGate); socket != "" && g.lab != nil {
+	if socket := os.Getenv(envGate); socket != "" && g.place == "LAB" {
 		if g.gate, err = scenarios.EnterGate(socket); err != nil {
 			return nil, fmt.Errorf("%s: %w", envGate, err)
 		}
 	}
+	if text := os.Getenv(envElecting); text != "" && g.place == "LAB" {
+		if g.site.Deadlines[sop.Electing], err = time.ParseDuration(text); err != nil {
+			return nil, fmt.Errorf("%s: %w", envElecting, err)
+		}
+	}
+	g.site.Named = sop.ClientFiles{CA: os.Getenv(envCA), Cert: os.Getenv(envCert), Key: os.Getenv(envKey)}
 	g.site.Meter = sop.NewMeter(time.Now)
 	g.site.Dial = dialer(func() (*tls.Config, error) {
-		named := sop.ClientFiles{CA: os.Getenv(envCA), Cert: os.Getenv(envCert), Key: os.Getenv(envKey)}
 		// This machine's own files have no business in a lab.
-		c, _, err := g.site.ClientTLS(group, named, g.lab == nil)
+		c, _, err := g.site.ClientTLS(group, g.site.Named, g.lab == nil)
 		return c, err
 	}, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary, g.mutant.Unary, g.gate.Unary))
 	return g, nil
 }
 
 // overSSH lets the hosts be real ones, reached by the user's own ssh. Those who
-// only look need no sudo.
-func (g *ground) overSSH(looks bool) error {
-	client, err := ssh.New(ssh.Config{ReadOnly: looks})
+// only look need no sudo, unless they look deep.
+func (g *ground) overSSH(looks, deep bool) error {
+	client, err := ssh.New(ssh.Config{ReadOnly: looks, Root: deep})
 	if err != nil {
 		return err
 	}
@@ -898,6 +1206,20 @@ func (g *ground) soak(asked *time.Duration) time.Duration {
 	return sop.Soak
 }
 
+// versionOf asks a program of this machine for its version: "etcd Version: 3.7.3".
+func versionOf(ctx context.Context, program string) (string, error) {
+	out, err := exec.CommandContext(ctx, program, "--version").Output()
+	if err != nil {
+		return "", err
+	}
+	first, _, _ := strings.Cut(string(out), "\n")
+	_, version, ok := strings.Cut(first, "Version: ")
+	if !ok {
+		return "", fmt.Errorf("%s says %q, which is no version of etcd", program, first)
+	}
+	return strings.TrimSpace(version), nil
+}
+
 // since is the moment after which every process has to have started: now, or
 // when a run that was cut off began.
 func (g *ground) since(procedure string) time.Time {
@@ -906,6 +1228,21 @@ func (g *ground) since(procedure string) time.Time {
 		return began
 	}
 	return g.began
+}
+
+// awayFromLeader takes the leadership away from who leads now, or from who led
+// when a run began that was cut off.
+func (g *ground) awayFromLeader(ctx context.Context) (sop.Procedure, error) {
+	if p, ok := g.site.CutOffMove(g.began); ok {
+		fmt.Fprintf(os.Stderr, "going on with the run that was cut off: %s\n", p)
+		return p, nil
+	}
+	v, err := g.site.Observe(ctx, sop.Scope{})
+	if err != nil {
+		return nil, err
+	}
+	leader, _ := v.Leader()
+	return sop.MoveLeadership{From: v.HostOf(leader)}, nil
 }
 
 // self says who runs.
@@ -975,6 +1312,10 @@ func dialer(find func() (*tls.Config, error), name, password string, way sop.Way
 		if err != nil || password == "" {
 			return c, err
 		}
+		// Upstream's client waits for a member that is not there; this call does not.
+		if _, err := c.Status(ctx); unheard(err) {
+			return nil, errors.Join(err, c.Close())
+		}
 		// Without user first: it is not to be named where nobody asks for it.
 		_, err = c.KV().Get(ctx, "\x00", clientv3.WithSerializable(), clientv3.WithKeysOnly())
 		switch {
@@ -988,6 +1329,12 @@ func dialer(find func() (*tls.Config, error), name, password string, way sop.Way
 		settings.Username, settings.Password = name, password
 		return sop.DialMember(settings, endpoint, way)
 	}
+}
+
+// unheard reports whether a call has not come as far as a member.
+func unheard(err error) bool {
+	var said rpctypes.EtcdError
+	return err != nil && !errors.As(err, &said) && status.Code(err) == codes.Unavailable
 }
 
 // killPoints are for those who hurt operators: this process dies at a point of
@@ -1030,7 +1377,7 @@ func killPoints() (func(sop.Point), error) {
 // interruptible gives a context that ends when someone wants us to stop: by
 // signal, by hanging up, or by killing the mage that started us.
 func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(parent)
+	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, stopping()...)
 	// A terminal that is gone makes writing fail; it must not kill us.
@@ -1043,10 +1390,26 @@ func interruptible(parent context.Context) (context.Context, context.CancelFunc)
 		case <-orphaned:
 			fmt.Fprintln(os.Stderr, "whoever started this is gone: stopping before the next change")
 		case <-ctx.Done():
+			// Mage hears of a signal too, and may have ended its context before
+			// this select saw the signal itself.
+			if why := context.Cause(ctx); !errors.Is(why, errTargetOver) {
+				fmt.Fprintf(os.Stderr, "%s: stopping before the next change\n", whyEnded(why))
+			}
 		}
-		cancel()
+		cancel(context.Canceled)
 	}()
-	return ctx, func() { signal.Stop(signals); cancel() }
+	return ctx, func() { signal.Stop(signals); cancel(errTargetOver) }
+}
+
+// errTargetOver ends the context of a target that has returned.
+var errTargetOver = errors.New("the target is over")
+
+// whyEnded says for what mage ends the context it gives: a signal, or its -t.
+func whyEnded(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "time is up"
+	}
+	return syscall.SIGINT.String()
 }
 
 // stopping are the signals that stop a run. One that was ignored when we came,
@@ -1242,12 +1605,19 @@ func (Lab) Up(
 	inventory *string, // build the lab for the hosts of this file; it is only read
 	hosts *string, // more hosts, comma separated, for the inventory to grow by
 	name *string, // of the lab; else lab1, lab2, ... or container1, container2, ...
+	etcd *string, // versions of etcd: hosts have the first, and can get all of them as a package; built when first asked for
 ) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	order, err := labFor(given(inventory), given(hosts))
 	if err != nil {
 		return err
+	}
+	if etcd != nil {
+		if given(kind) == "container" {
+			return mg.Fatal(2, "-etcd= is for labs of kind embedded: machines have their etcd in their image")
+		}
+		order.etcds = strings.Split(*etcd, ",")
 	}
 	if name != nil {
 		labs, err := allLabs(ctx)
@@ -1270,6 +1640,8 @@ func (Lab) Up(
 	switch {
 	case errors.Is(err, embedded.ErrExists), errors.Is(err, container.ErrExists):
 		return mg.Fatalf(2, "%v: lab:list shows it, lab:down -name=%s ends it", err, *name)
+	case errors.Is(err, image.ErrVersion):
+		return mg.Fatal(2, err)
 	case err != nil && ctx.Err() != nil:
 		return mg.Fatal(130, err)
 	case err != nil:
@@ -1285,6 +1657,7 @@ type labOrder struct {
 	inventory []byte
 	hosts     []string // sorted
 	databases []string // hosts with PostgreSQL, which may have etcd as well
+	etcds     []string // versions that are to be had there, the first in place
 }
 
 // labFor reads what a lab is to be made for.
@@ -1329,7 +1702,7 @@ func labFor(file, more string) (labOrder, error) {
 	for _, p := range g.Postgres {
 		databases = append(databases, p.Host)
 	}
-	return labOrder{content, slices.Compact(hosts), databases}, nil
+	return labOrder{inventory: content, hosts: slices.Compact(hosts), databases: databases}, nil
 }
 
 func embeddedUp(ctx context.Context, o labOrder, name string) (made string, hosts []string, inventory string, err error) {
@@ -1337,7 +1710,18 @@ func embeddedUp(ctx context.Context, o labOrder, name string) (made string, host
 	if err != nil {
 		return "", nil, "", err
 	}
-	l, err := embedded.Up(ctx, embedded.Spec{Root: root, Name: name, Hosts: o.hosts, Inventory: o.inventory, Keep: true, Started: time.Now()})
+	spec := embedded.Spec{Root: root, Name: name, Hosts: o.hosts, Inventory: o.inventory, Keep: true, Started: time.Now()}
+	if len(o.etcds) > 0 {
+		_, cache, err := containerDirs()
+		if err != nil {
+			return "", nil, "", err
+		}
+		spec.Version = o.etcds[0]
+		if spec.Versions, err = scenarios.Etcds(ctx, cache, os.Stderr, o.etcds...); err != nil {
+			return "", nil, "", err
+		}
+	}
+	l, err := embedded.Up(ctx, spec)
 	if err != nil {
 		return "", nil, "", err
 	}
@@ -1581,9 +1965,11 @@ type Scenario mg.Namespace
 func (Scenario) Run(
 	ctx context.Context,
 	pattern string, // a tier, a suite, or a name with * in it; several with commas
-	lab *string, // the kind of lab: embedded
+	lab *string, // the kind of lab: embedded (default) or container
 	seed *int, // of all that is random; else a fresh one, which is printed
 	count *int, // how often each is played, each time with the next seed (1)
+	walk *time.Duration, // how long the soak goes on (until Ctrl-C)
+	mutant *string, // who the operators are: one that scenario:mutants knows
 	junit *string, // file to write the results to, as JUnit
 	shrink *bool, // make what failed smaller, and print it as a row
 ) error {
@@ -1594,14 +1980,21 @@ func (Scenario) Run(
 		return ended(groundError(err), false)
 	}
 	spec.Shrink = on(shrink)
+	if walk != nil {
+		spec.Walk = *walk
+	}
+	spec.Mutant = given(mutant)
 	if junit != nil {
 		if spec.JUnit, err = filepath.Abs(*junit); err != nil {
 			return mg.Fatal(2, err)
 		}
 	}
 	res, err := scenarios.RunSuite(ctx, spec)
-	if errors.Is(err, scenarios.ErrScenario) || errors.Is(err, scenarios.ErrLab) {
+	switch {
+	case errors.Is(err, scenarios.ErrScenario), errors.Is(err, scenarios.ErrLab):
 		return mg.Fatal(2, err)
+	case err != nil && res.Verdict == "" && ctx.Err() == nil: // nothing was played
+		return ended(groundError(err), false)
 	}
 	return judged(ctx, res.Verdict, err)
 }
@@ -1611,6 +2004,11 @@ func suite(pattern, lab string, seed, count *int) (scenarios.SuiteSpec, error) {
 	spec := scenarios.SuiteSpec{
 		PlaySpec: scenarios.PlaySpec{Executable: d.Executable, Root: d.Root, Out: d.Out, Seed: d.Seed},
 		Pattern:  pattern, Lab: lab, Report: os.Stderr, Prefix: called() + " ",
+		Machines: scenarios.MachineSpec{Path: os.Getenv("PATH")},
+	}
+	if err == nil {
+		spec.Machines.Root, spec.Machines.Cache, err = containerDirs()
+		spec.PlaySpec.Cache = spec.Machines.Cache
 	}
 	if count != nil {
 		spec.Count = *count
@@ -1720,7 +2118,7 @@ func judged(ctx context.Context, verdict scenarios.Verdict, err error) error {
 
 // atOnce is how many tests of a package run at once. On labs they wait for etcd
 // most of the time, so more than there are processors.
-const atOnce = "-parallel=4"
+const atOnce = "-parallel=3"
 
 // Test runs the tests.
 func Test(ctx context.Context) error {
@@ -1728,7 +2126,7 @@ func Test(ctx context.Context) error {
 	if err := needsGo("test"); err != nil {
 		return err
 	}
-	return tool(ctx, "go", "test", atOnce, "-timeout=20m", "./...")
+	return tool(ctx, "go", "test", atOnce, "-timeout=40m", "./...")
 }
 
 // untested says at the end of the tests what they passed over; go test hides
@@ -1792,6 +2190,7 @@ func Bench(
 	only *string, // these benchmarks alone, comma separated: LabUp,AddMember
 	count *int, // how often each is measured (5)
 	seed *int, // of the loads and labs; else a fresh one
+	rate *int, // calls a second of all clients together (on machines 200; else as fast as they are answered)
 ) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
@@ -1809,6 +2208,9 @@ func Bench(
 	if count != nil {
 		spec.Count = *count
 	}
+	if rate != nil {
+		spec.Rate = float64(*rate)
+	}
 	if err := scenarios.Bench(ctx, spec, os.Stdout); err != nil {
 		switch {
 		case ctx.Err() != nil:
@@ -1823,7 +2225,7 @@ func Bench(
 	return nil
 }
 
-// Check is what CI runs: lint, tests with -race, the drill.
+// Check is what CI runs: lint, tests with -race, the drill, the shortest scenarios.
 func Check(ctx context.Context) error {
 	if err := Lint(ctx); err != nil {
 		return err
@@ -1833,14 +2235,18 @@ func Check(ctx context.Context) error {
 	}
 	defer untested(ctx)
 	// Members under the race detector are too slow to be etcd, and with it sop
-	// samples what it else sweeps; so these two are run as they are.
+	// samples what it else sweeps; so these two are run as they are, and one after
+	// the other: the sweeps would take the processors away from the members.
 	if err := tool(ctx, "go", "test", "-race", atOnce, "-timeout=30m", "./sop/...", "./lab/..."); err != nil {
 		return err
 	}
-	if err := tool(ctx, "go", "test", atOnce, "-timeout=30m", "./sop", "./scenarios"); err != nil {
+	if err := tool(ctx, "go", "test", "-p=1", atOnce, "-timeout=50m", "./sop", "./scenarios"); err != nil {
 		return err
 	}
-	return Rehearse(ctx, nil)
+	if err := Rehearse(ctx, nil); err != nil {
+		return err
+	}
+	return Scenario{}.Run(ctx, "smoke", nil, nil, nil, nil, nil, nil, nil)
 }
 
 // tool runs a command in front of the user; its failure is ours.

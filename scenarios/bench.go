@@ -30,10 +30,20 @@ type BenchSpec struct {
 	Lab                   string
 	Machines, Cache, Path string
 	// Only names the benchmarks to run, as they are called without Benchmark;
-	// empty runs all. Those that are measured in one round come together.
-	Only   []string
+	// empty runs all. Those that are measured in one round come together, on
+	// machines up to the last that is named.
+	Only []string
+	// Rate is how many calls a second the clients make all together. With 0 they
+	// call again as soon as they are answered; on machines MachineRate stands
+	// for it.
+	Rate   float64
 	Report io.Writer // progress and medians; nil for none
 }
+
+// MachineRate is the load of benchmarks on machines, in calls a second. They
+// share this machine's processors with their clients, and where those call as
+// fast as they can, nothing else is measured.
+const MachineRate = 200
 
 // benchmarks is what is measured, in its order. A round gives one line of each
 // of its benchmarks.
@@ -42,6 +52,8 @@ func benchmarks() []benchmark {
 		{[]string{"LabUp"}, labUpRound},
 		{[]string{"LabThroughput", "LabRecording"}, throughputRound},
 		{[]string{"CreateCluster", "AddMember", "RemoveFollower", "RollingRestart", "RemoveLeader"}, memberRound},
+		{[]string{"Migrate"}, migrateRound},
+		{[]string{"Upgrade"}, upgradeRound},
 		{[]string{"Drill"}, drillRound},
 	}
 }
@@ -61,7 +73,11 @@ type benchmark struct {
 //	LabRecording    the same with every call and reply written to a file; ratio is
 //	                the rate against plain loopback without that
 //	CreateCluster   from its start to the first acknowledged write of a client
+//	Upgrade         the same 3 members from 3.5 to 3.6 and then to 3.7: both together
 //	ReloadRestart   reloadConfig -restart, on machines alone
+//	Migrate         from three hosts to three others, all of it; times-etcd is
+//	                that against what was spent waiting for nothing but etcd, its
+//	                HealthInterval first of all: the least that this order can take
 //	others          the procedure, without the wait for etcd's HealthInterval,
 //	                which is health-wait-s
 //
@@ -271,10 +287,13 @@ func memberRows(context.Context, *stage) ([]row, error) {
 	}, nil
 }
 
+// load is what the clients do.
+func (b *bench) load() workload.Profile { return workload.Profile{Rate: b.spec.Rate} }
+
 func memberRound(ctx context.Context, b *bench) error {
 	inventory, spares := BuiltIn()
 	sum, err := perform(ctx, show{
-		name: "benchmark", seed: b.seed, out: b.spec.Out, report: io.Discard, rows: memberRows,
+		name: "benchmark", seed: b.seed, out: b.spec.Out, report: io.Discard, rows: memberRows, profile: b.load(),
 		rig: RigSpec{Root: b.spec.Root, Executable: b.spec.Executable, Inventory: inventory, Spares: spares, Seed: b.seed},
 	})
 	if err := b.passed(sum, err); err != nil {
@@ -286,6 +305,69 @@ func memberRound(ctx context.Context, b *bench) error {
 		}
 		b.line(p.Name, measured(p))
 	}
+	return nil
+}
+
+// migrateRows move a cluster of three, that is past its HealthInterval and empty
+// but for the load, to three other hosts.
+func migrateRows(context.Context, *stage) ([]row, error) {
+	return []row{
+		{command: "createCluster"},
+		{name: "Migrate", command: toSpares, loaded: true, settled: true, quiet: 10 * time.Second},
+	}, nil
+}
+
+func migrateRound(ctx context.Context, b *bench) error {
+	inventory, spares := BuiltIn()
+	sum, err := perform(ctx, show{
+		name: "benchmark", seed: b.seed, out: b.spec.Out, report: io.Discard, rows: migrateRows, profile: b.load(),
+		rig: RigSpec{Root: b.spec.Root, Executable: b.spec.Executable, Inventory: inventory, Spares: spares, Seed: b.seed},
+	})
+	if err := b.passed(sum, err); err != nil {
+		return err
+	}
+	for _, p := range sum.Procedures {
+		if p.Name != "Migrate" {
+			continue
+		}
+		r := measured(p)
+		r.op = time.Duration(p.Seconds * float64(time.Second)) // the waits are what it is about
+		r.metrics = append(r.metrics, metric{"times-etcd", p.Seconds / (p.Health + p.Etcd)})
+		b.line(p.Name, r)
+	}
+	return nil
+}
+
+// upgradeBenchRows take the same three members up two minor versions, one by one, as
+// etcd wants it.
+func upgradeBenchRows(context.Context, *stage) ([]row, error) {
+	return []row{
+		{command: "createCluster"},
+		{name: "to 3.6", command: "upgrade 3.6.16 -soak=0s", loaded: true, settled: true, quiet: 10 * time.Second},
+		{name: "to 3.7", command: "upgrade 3.7.3 -soak=0s", loaded: true, settled: true, quiet: 10 * time.Second},
+	}, nil
+}
+
+func upgradeRound(ctx context.Context, b *bench) error {
+	versions, err := Etcds(ctx, b.spec.Cache, b.spec.Report, "3.5.35", "3.6.16", "3.7.3")
+	if err != nil {
+		return err
+	}
+	inventory, spares := BuiltIn()
+	sum, err := perform(ctx, show{
+		name: "benchmark", seed: b.seed, out: b.spec.Out, report: io.Discard, rows: upgradeBenchRows, profile: b.load(),
+		rig: RigSpec{Root: b.spec.Root, Executable: b.spec.Executable, Inventory: inventory, Spares: spares, Seed: b.seed, Version: "3.5.35", Versions: versions},
+	})
+	if err := b.passed(sum, err); err != nil {
+		return err
+	}
+	all := Procedure{UnderLoad: true}
+	for _, p := range sum.Procedures[1:] {
+		all.Seconds += p.Seconds
+		all.Spent = all.Spent.plus(p.Spent)
+		all.MaxWriteGapMS = max(all.MaxWriteGapMS, p.MaxWriteGapMS-p.QuietGapMS)
+	}
+	b.line("Upgrade", measured(all))
 	return nil
 }
 

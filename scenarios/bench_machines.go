@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,13 +32,25 @@ func machineBenchmarks() []benchmark {
 func machineRows() []row {
 	return []row{
 		{name: "CreateCluster", command: "createCluster"},
+		{name: "ReloadRestart", command: "reloadConfig -restart=true -soak=0s", loaded: true},
 		{name: "AddMember", command: "addMember SPARE", loaded: true},
 		{name: "RemoveFollower", command: "removeMember FOLLOWER", loaded: true},
-		{name: "ReloadRestart", command: "reloadConfig -restart=true -soak=0s", loaded: true},
 		{name: "RollingRestart", command: "restart -soak=0s", loaded: true},
 		{command: "addMember SPARE", loaded: true},
 		{name: "RemoveLeader", command: "removeMember LEADER", loaded: true},
 	}
+}
+
+// rowsFor are the rows up to the last one that is named: each leaves the cluster
+// as the next wants it.
+func rowsFor(names []string) []row {
+	rows := machineRows()
+	for n := len(rows); n > 0 && len(names) > 0; n-- {
+		if slices.Contains(names, rows[n-1].name) {
+			return rows[:n]
+		}
+	}
+	return rows
 }
 
 // machineRound measures one lab of six machines, with a client load on it from
@@ -85,13 +98,13 @@ func (m *machines) measure(ctx context.Context, b *bench, spares []string) error
 	s := m.stage
 	var load *workload.Load
 	var first time.Duration // from createCluster's start to a write
-	for n, r := range machineRows() {
+	for n, r := range rowsFor(b.spec.Only) {
 		if r.loaded && load == nil {
 			log, err := workload.CreateLog(s.dir.path("history.jsonl"))
 			if err != nil {
 				return err
 			}
-			if load, err = workload.Start(ctx, workload.Spec{Seed: s.seed, Prefix: loadPrefix, Endpoints: workload.Fixed(Endpoints(s.intended...)...), Dial: m.dial}, log); err != nil {
+			if load, err = workload.Start(ctx, workload.Spec{Profile: workload.Profile{Rate: cmp.Or(b.spec.Rate, MachineRate)}, Seed: s.seed, Prefix: loadPrefix, Endpoints: workload.Fixed(Endpoints(s.intended...)...), Dial: m.dial}, log); err != nil {
 				return err
 			}
 			defer func() { _, _ = load.Stop() }() // a second time it has nothing to say
@@ -111,11 +124,13 @@ func (m *machines) measure(ctx context.Context, b *bench, spares []string) error
 		}
 	}
 	var err error
-	if s.history, err = load.Stop(); err != nil {
-		return err
-	}
-	if err := m.lost(ctx); err != nil {
-		return err
+	if load != nil {
+		if s.history, err = load.Stop(); err != nil {
+			return err
+		}
+		if err := m.lost(ctx); err != nil {
+			return err
+		}
 	}
 	for _, p := range s.played {
 		if p.name == "" {
@@ -165,7 +180,7 @@ func (m *machines) bench(ctx context.Context, n int, r row, spares *[]string) (p
 	name := fmt.Sprintf("%02d-%s", n, p.args[0])
 	p.out = filepath.Join("operators", name)
 	var err error
-	if p.outcome, err = m.operate(ctx, name, p.args); err != nil {
+	if p.outcome, err = m.operate(ctx, name, p.args, ""); err != nil {
 		return p, err
 	}
 	if p.outcome.Status != 0 {

@@ -20,6 +20,7 @@ var (
 
 // TestBench looks at the form of the lines, and at no number.
 func TestBench(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	err := scenarios.Bench(t.Context(), scenarios.BenchSpec{
 		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 1,

@@ -16,7 +16,8 @@ var binary = flag.String("etcdrill", "", "the etcdrill binary for operators; com
 // compiledIn is the directory of the compiled binary; empty when there is none.
 var compiledIn string
 
-// compiled is the etcdrill binary, compiled once for all tests.
+// compiled is the etcdrill binary that users have, as the README says: one that
+// needs nothing of the machine that it runs on. It is compiled once for all tests.
 var compiled = sync.OnceValues(func() (string, error) {
 	if *binary != "" {
 		return filepath.Abs(*binary)
@@ -28,7 +29,7 @@ var compiled = sync.OnceValues(func() (string, error) {
 	compiledIn = dir
 	path := filepath.Join(dir, "etcdrill")
 	cmd := exec.Command("go", "tool", "mage", "-compile", path)
-	cmd.Dir = ".."
+	cmd.Dir, cmd.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	return path, cmd.Run()
 })

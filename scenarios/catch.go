@@ -18,6 +18,7 @@ type Catch struct {
 	Why      string   // what that scenario said
 	Results  []Result // of all that were played
 	Unproven string   // a scenario that fails without the mutant too, so that it proves nothing
+	Cut      bool     // it was interrupted before a scenario could find it out
 }
 
 // RunMutants plays the scenarios that are to find each mutant out, first as
@@ -74,7 +75,7 @@ func RunMutants(ctx context.Context, spec SuiteSpec, names []string) (Verdict, e
 		})
 	}
 	playing.Wait()
-	return tally(ctx, spec.Report, catches)
+	return tally(spec.Report, catches)
 }
 
 // controls plays the scenarios without a mutant, and gives those that pass.
@@ -100,7 +101,7 @@ func (spec SuiteSpec) controls(ctx context.Context, mutants []Mutant, rows map[s
 func (spec SuiteSpec) catch(ctx context.Context, m Mutant, rows map[string]Scenario, sound map[string]bool) Catch {
 	c := Catch{Mutant: m}
 	for _, name := range m.Caught {
-		if ctx.Err() != nil {
+		if c.Cut = ctx.Err() != nil; c.Cut {
 			break
 		}
 		if !sound[name] {
@@ -115,6 +116,7 @@ func (spec SuiteSpec) catch(ctx context.Context, m Mutant, rows map[string]Scena
 			c.By, c.Why = name, cmp.Or(strings.Join(r.Reasons, "; "), "violation")
 			break
 		}
+		c.Cut = ctx.Err() != nil
 	}
 	return c
 }
@@ -132,17 +134,20 @@ func (c Catch) line() string {
 	if c.Unproven != "" {
 		told = append(told, c.Unproven+" does not pass without it either")
 	}
+	if c.Cut {
+		return fmt.Sprintf("cut off  %s", what)
+	}
 	return fmt.Sprintf("ESCAPED  %s: %s", what, strings.Join(told, " | "))
 }
 
-func tally(ctx context.Context, report io.Writer, catches []Catch) (Verdict, error) {
+func tally(report io.Writer, catches []Catch) (Verdict, error) {
 	caught := 0
 	v := Pass
 	for _, c := range catches {
 		switch {
 		case c.By != "":
 			caught++
-		case c.Unproven != "" || ctx.Err() != nil:
+		case c.Unproven != "" || c.Cut:
 			v = worse(v, Unknown)
 		default:
 			v = worse(v, Violation)

@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/sop"
 )
 
@@ -34,7 +33,7 @@ type Command struct {
 // Held is an operator that waits at a gate. It implements fault.Handle.
 type Held struct {
 	rig     *Rig
-	process *embedded.Process
+	process process
 	out     string
 	lose    bool
 	others  int
@@ -50,10 +49,13 @@ func (h *Held) LoseReply() { h.lose = true }
 // first word is ELSEWHERE.
 func (h *Held) Another(ctx context.Context, args []string) (status int, said string, err error) {
 	h.others++
-	c := Command{Args: args, Out: fmt.Sprintf("%s-second-%d", h.out, h.others)}
+	c := Command{Out: fmt.Sprintf("%s-second-%d", h.out, h.others)}
+	for _, w := range args {
+		c.Args = append(c.Args, h.rig.ground.Here(w))
+	}
 	away := len(args) > 1 && args[0]+" " == elsewhere
 	if away {
-		c.Args, c.Inventory = args[1:], h.rig.elsewhere()
+		c.Args, c.Inventory = c.Args[1:], h.rig.elsewhere()
 		if err := h.rig.goElsewhere(); err != nil {
 			return 0, "", err
 		}
@@ -82,6 +84,7 @@ type Outcome struct {
 	Journal        []sop.Record // empty for a target that keeps none
 	Began, Ended   time.Time
 	Killed         bool
+	CPU            time.Duration // that the processors worked for it
 }
 
 const (
@@ -115,7 +118,7 @@ func (r *Rig) Command(ctx context.Context, c Command) (Outcome, error) {
 
 	var gate *gatehouse
 	if c.Moments != nil {
-		if gate, err = openGatehouse(r.Lab.Info().Dir); err != nil {
+		if gate, err = openGatehouse(r.ground.Dir()); err != nil {
 			return Outcome{}, err
 		}
 		defer gate.close()
@@ -128,7 +131,7 @@ func (r *Rig) Command(ctx context.Context, c Command) (Outcome, error) {
 	}
 	earlier := runsIn(c.state())
 	o := Outcome{Began: time.Now()}
-	p, err := r.Lab.Exec(ctx, embedded.Admin, append([]string{r.Executable}, c.Args...), r.environment(c), filepath.Dir(c.Inventory), nil, stdout, stderr)
+	p, err := r.ground.Operate(ctx, append([]string{r.Executable}, c.Args...), r.environment(c), filepath.Dir(c.Inventory), stdout, stderr)
 	if err != nil {
 		return o, fmt.Errorf("start operator %v: %w", c.Args, err)
 	}
@@ -144,7 +147,7 @@ func (r *Rig) Command(ctx context.Context, c Command) (Outcome, error) {
 		}()
 	}
 	o.Status, err = r.attend(ctx, p, c, earlier)
-	o.Ended = time.Now()
+	o.Ended, o.CPU = time.Now(), p.CPU()
 	if gate != nil {
 		gate.close()
 		err = errors.Join(err, <-attended)
@@ -172,8 +175,9 @@ func (r *Rig) environment(c Command) []string {
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
 		"HOME":      filepath.Dir(c.Inventory),
 		"INVENTORY": c.Inventory, "CLUSTER": r.Group,
-		"ETCDRILL_INSIDE": r.Lab.Info().Socket, "ETCDRILL_CALLED": "etcdrill",
+		"ETCDRILL_CALLED": "etcdrill",
 	}
+	maps.Copy(env, r.ground.Surroundings())
 	maps.Copy(env, c.Env)
 	if c.Kill != nil && c.Kill.Point > 0 {
 		env["ETCDRILL_KILL"] = fmt.Sprint(c.Kill.Point)
@@ -187,7 +191,7 @@ func (r *Rig) environment(c Command) []string {
 
 // attend waits for an operator's end, and brings it about where that is asked
 // for.
-func (r *Rig) attend(ctx context.Context, p *embedded.Process, c Command, earlier []string) (int, error) {
+func (r *Rig) attend(ctx context.Context, p process, c Command, earlier []string) (int, error) {
 	var look <-chan time.Time
 	if c.Kill != nil && c.Kill.Point == 0 {
 		tick := time.NewTicker(followEvery)

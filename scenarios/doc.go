@@ -17,10 +17,11 @@
 //		Procedure: addSpare, Ending: survives(sameAgain)},
 //
 // A strike that never struck, or never bit, makes the verdict unknown: it
-// proves nothing. Each scenario is played on a lab of its own; rows.go has the
-// rows, watch.go what no scenario of a procedure may see, sweep.go kills
-// operators at every point, and mutant.go has operators who are wrong on
-// purpose, each of whom some scenario has to find out.
+// proves nothing. Each scenario is played on an embedded lab of its own, or one
+// after the other on machines (ground.go, stand.go); rows.go has the rows,
+// watch.go what no scenario of a procedure may see, sweep.go kills operators at
+// every point, and mutant.go has operators who are wrong on purpose, each of
+// whom some scenario has to find out.
 //
 // All leave a directory with the journal of every operator, the history of
 // every client, the members' logs, and a summary of what was seen.

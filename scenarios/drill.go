@@ -89,6 +89,9 @@ type show struct {
 	// ended is called once all rows were played and judged, while there is a
 	// lab; nil where nothing is left to do.
 	ended func(ctx context.Context, s *stage)
+	// expect tells what to expect of production, once all is accounted for; nil
+	// where nobody asked.
+	expect func(sum Summary) []string
 }
 
 // perform builds the rig, plays the rows, judges, and keeps what was seen.
@@ -117,6 +120,9 @@ func perform(ctx context.Context, sh show) (Summary, error) {
 
 	failed := s.onStage(ctx, sh)
 	s.account()
+	if sh.expect != nil {
+		sum.Expect = sh.expect(sum)
+	}
 	sum.Seconds = seconds(time.Since(began))
 	// What no operator spent is the play's own.
 	sum.Time.Own += max(sum.Seconds-sum.Time.total(), 0)
@@ -144,7 +150,7 @@ func (s *stage) onStage(ctx context.Context, sh show) error {
 	defer func() {
 		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		if err := rig.Lab.Down(down); err != nil {
+		if err := rig.ground.Leave(down); err != nil {
 			s.summary.blame(Infra, "take the lab down: %v", err)
 		}
 	}()
@@ -157,7 +163,7 @@ func (s *stage) onStage(ctx context.Context, sh show) error {
 	if sh.ended != nil {
 		sh.ended(ctx, s)
 	}
-	return s.dir.members(rig)
+	return s.dir.members(context.WithoutCancel(ctx), rig)
 }
 
 // evaluates checks that a shell takes what clientEnv prints, and that it names

@@ -18,6 +18,7 @@ import (
 func executable(t *testing.T) string { return scenarios.Executable(t) }
 
 func TestDrill(t *testing.T) {
+	t.Parallel()
 	out := keep(t)
 	sum, err := scenarios.Drill(t.Context(), scenarios.DrillSpec{Executable: executable(t), Root: t.TempDir(), Out: out, Seed: 7, Report: os.Stderr})
 	require.NoError(t, err)

@@ -169,11 +169,24 @@ func effectOf(act string) (check.Effect, string) {
 		if h, learner := strings.CutSuffix(strings.TrimPrefix(act, "add "), " as learner"); learner {
 			return check.AddsLearner, h
 		}
+		if strings.HasPrefix(act, "let the cluster go down to ") || act == "cancel the downgrade" {
+			return check.TurnsVersion, ""
+		}
+		switch sop.AuthVerb(act) {
+		case sop.DropRootUser:
+			return check.DropsUser, ""
+		case sop.AddRootUser, sop.GrantRoot:
+			return check.MakesUser, ""
+		}
 		return check.Other, ""
+	case strings.HasPrefix(words, "refresh the endpoints in "):
+		return check.NamesMembers, host
 	case words == "promote the learner":
 		return check.Promotes, host
 	case strings.HasPrefix(words, "remove member "):
 		return check.RemovesMember, host
+	case strings.HasSuffix(words, "/.removed-replay"): // a copy, made to be deleted
+		return check.Other, host
 	case strings.HasPrefix(words, "set aside "), strings.HasPrefix(words, "delete what is in "):
 		return check.TakesData, host
 	case strings.HasPrefix(words, "systemctl stop ") && strings.Contains(words, "etcd"):

@@ -30,14 +30,22 @@ func TestEffects(t *testing.T) {
 		{sop.AddLearner{Host: "10.10.10.13"}, check.AddsLearner, "10.10.10.13"},
 		{sop.Promote{Host: "10.10.10.13"}, check.Promotes, "10.10.10.13"},
 		{sop.Expel{ID: 0xabc, Host: "fd00::12"}, check.RemovesMember, "fd00::12"},
+		{sop.Downgrade{To: "3.5"}, check.TurnsVersion, ""},
+		{sop.CancelDowngrade{}, check.TurnsVersion, ""},
 		{sop.On{Host: "10.10.10.12", Act: host.SetAside{Path: "/data/etcd"}}, check.TakesData, "10.10.10.12"},
 		{sop.On{Host: "10.10.10.12", Act: host.Delete{Path: "/data/etcd"}}, check.TakesData, "10.10.10.12"},
+		{sop.On{Host: "10.10.10.12", Act: host.Delete{Path: "/data/etcd/.removed-replay"}}, check.Other, "10.10.10.12"},
 		{sop.On{Host: "10.10.10.12", Act: host.Systemctl{Verb: host.Stop, Unit: "etcd.service"}}, check.StopsMember, "10.10.10.12"},
 		{sop.On{Host: "10.10.10.12", Act: host.Systemctl{Verb: host.Start, Unit: "etcd.service"}}, check.StartsMember, "10.10.10.12"},
 		{sop.On{Host: "10.10.10.12", Act: host.Systemctl{Verb: host.Stop, Unit: "patroni.service"}}, check.Other, "10.10.10.12"},
 		{sop.On{Host: "10.10.10.12", Act: host.WriteFile{Path: "/etc/etcd/etcd.conf"}}, check.Other, "10.10.10.12"},
 		{sop.SaveSnapshot{}, check.Other, ""},
+		{sop.Refresh{Host: "10.10.10.12", File: sop.Conf}, check.NamesMembers, "10.10.10.12"},
 		{sop.MakeCA{}, check.Other, ""},
+		{sop.ChangeAuth{Verb: sop.DropRootUser}, check.DropsUser, ""},
+		{sop.ChangeAuth{Verb: sop.AddRootUser}, check.MakesUser, ""},
+		{sop.ChangeAuth{Verb: sop.GrantRoot}, check.MakesUser, ""},
+		{sop.ChangeAuth{Verb: sop.AddRootRole}, check.Other, ""},
 	} {
 		effect, host := effectOf(row.act.String())
 		require.Equal(t, row.want, effect, row.act.String())
@@ -68,7 +76,7 @@ func TestAudit(t *testing.T) {
 
 // saveRun keeps a run as a play does: of a load on real members, and of one
 // operator who added the third of them.
-func saveRun(t *testing.T, spoil func(s *stage)) string {
+func saveRun(t *testing.T, spoil func(t *testing.T, s *stage)) string {
 	t.Helper()
 	c, err := loopback.Start(t.Context(), t.TempDir(), loopback.Host(), t.Name(), 3)
 	require.NoError(t, err)
@@ -106,7 +114,7 @@ func saveRun(t *testing.T, spoil func(s *stage)) string {
 	e.Taken = time.Now()
 	s.taken = e
 	if spoil != nil {
-		spoil(s)
+		spoil(t, s)
 	}
 	s.findings(t.Context(), s.taken, check.ForLoad(s.taken)...)
 	s.judgeOperators(t.Context())
@@ -118,29 +126,31 @@ func saveRun(t *testing.T, spoil func(s *stage)) string {
 
 // What is judged again comes to what was found.
 func TestCheckComesToTheSame(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
-		spoil  func(s *stage)
+		spoil  func(t *testing.T, s *stage)
 		want   Verdict
 		reason string
 	}{
 		"pass": {nil, Pass, ""},
-		"a key is gone": {func(s *stage) {
+		"a key is gone": {func(t *testing.T, s *stage) {
 			for key := range s.taken.Views[1].Final {
 				delete(s.taken.Views[1].Final, key)
 				break
 			}
 		}, Violation, "acknowledged writes are missing"},
-		"a voter did not answer": {func(s *stage) { s.taken.Views[2].Err = "no answer" }, Unknown, "no answer"},
-		"an operator failed":     {func(s *stage) { s.summary.blame(Violation, "addMember: exit status 1") }, Violation, "addMember: exit status 1"},
-		"the lab failed":         {func(s *stage) { s.summary.blame(Infra, "take the lab down: no") }, Infra, "take the lab down: no"},
-		"the lab's own check failed": {func(s *stage) {
+		"a voter did not answer": {func(t *testing.T, s *stage) { s.taken.Views[2].Err = "no answer" }, Unknown, "no answer"},
+		"an operator failed":     {func(t *testing.T, s *stage) { s.summary.blame(Violation, "addMember: exit status 1") }, Violation, "addMember: exit status 1"},
+		"the lab failed":         {func(t *testing.T, s *stage) { s.summary.blame(Infra, "take the lab down: no") }, Infra, "take the lab down: no"},
+		"the lab's own check failed": {func(t *testing.T, s *stage) {
 			f := Finding{Checker: "inventory-agrees", Verdict: Violation, Reason: "it lists others"}
 			s.summary.Checks = append(s.summary.Checks, f)
 			s.summary.blamed(f)
 		}, Violation, "inventory-agrees: it lists others"},
-		"the journal has a hole": {func(s *stage) { s.played[0].outcome.Journal[3].Seq = 9; rewriteJournal(t, s) }, Violation, "journal-truthful"},
+		"the journal has a hole": {func(t *testing.T, s *stage) { s.played[0].outcome.Journal[3].Seq = 9; rewriteJournal(t, s) }, Violation, "journal-truthful"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := saveRun(t, row.spoil)
 			var live Summary
 			b, err := os.ReadFile(filepath.Join(dir, summaryFile))
@@ -175,6 +185,7 @@ func rewriteJournal(t *testing.T, s *stage) {
 // What is no run, of another schema, truncated, corrupt or changed is a clear
 // error, and never a pass.
 func TestCheckNeverPassesWhatIsNoRun(t *testing.T) {
+	t.Parallel()
 	good := saveRun(t, nil)
 	edit := func(name string, change func(b []byte) []byte) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
@@ -258,6 +269,7 @@ func TestCheckNeverPassesWhatIsNoRun(t *testing.T) {
 
 // A violation shows in what is left of a run, too.
 func TestCutOffRunCanBeAViolation(t *testing.T) {
+	t.Parallel()
 	dir := saveRun(t, nil)
 	require.NoError(t, os.Remove(filepath.Join(dir, evidenceFile)))
 	h, err := workload.ReadHistory(filepath.Join(dir, historyFile))

@@ -107,9 +107,11 @@ func (g *Gate) Point(p sop.Point) {
 	}
 }
 
-// Append implements sop.Journal. What is a kill point already is passed over.
+// Append implements sop.Journal. What is a kill point already is passed over, and
+// what is of no step but for safeguards that are waited for.
 func (g *Gate) Append(r sop.Record) error {
-	if g == nil || r.State == sop.Recorded || r.State == sop.Answered || r.Step == 0 {
+	waits := r.State == sop.Waiting && r.Title != ""
+	if g == nil || r.State == sop.Recorded || r.State == sop.Answered || r.Step == 0 && !waits {
 		return nil
 	}
 	g.wait(Moment{Step: r.Step, Title: r.Title, Host: r.Host, State: r.State})
@@ -136,8 +138,18 @@ func (g *Gate) Unary(ctx context.Context, method string, req, reply any, cc *grp
 	return err
 }
 
+// changes are the calls that change the members, or what they hold, by the titles
+// of the steps that make them.
+func changes() map[string]string {
+	return map[string]string{
+		"add as learner": "/MemberAdd", "promote to voter": "/MemberPromote", "remove member": "/MemberRemove",
+		"hand over the leadership": "/MoveLeader", "defragment": "/Defragment", "compact": "/Compact",
+	}
+}
+
+// changesMembers reports whether a call is one of the changes.
 func changesMembers(method string) bool {
-	for _, name := range []string{"/MemberAdd", "/MemberRemove", "/MemberPromote", "/MoveLeader"} {
+	for _, name := range changes() {
 		if strings.HasSuffix(method, name) {
 			return true
 		}

@@ -220,7 +220,7 @@ func (g *ground) look(t *testing.T) *standing {
 
 func (g *ground) once(t *testing.T) *standing {
 	t.Helper()
-	files, err := g.Fingerprint()
+	files, err := g.Fingerprint(t.Context())
 	require.NoError(t, err)
 	dir := filepath.Dir(g.Inventory())
 	for _, sub := range []string{filepath.Join(dir, "files"), g.State()} {

@@ -2,7 +2,9 @@ package scenarios_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +16,9 @@ import (
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/scenarios"
 	"github.com/etcdrill/etcdrill/sop"
+	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
+	"github.com/etcdrill/etcdrill/sop/pki"
 )
 
 // debianUnit is the unit of Debian's etcd-server, but for its comments.
@@ -102,12 +106,7 @@ func TestHandmadeCluster(t *testing.T) {
 		require.NoError(t, err)
 		return v
 	}
-	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		v := look()
-		assert.Len(c, v.LivingVoters(), 3)
-		_, led := v.Leader()
-		assert.True(c, led)
-	}, 2*time.Minute, 200*time.Millisecond)
+	awaitThree(t, look)
 
 	report := sop.ReportOf(look())
 	require.Len(t, report.Members, 3)
@@ -191,4 +190,142 @@ func TestHandmadeUnitThatIsOneMembers(t *testing.T) {
 	require.Equal(t, "plain-unit", r.Safeguard)
 	require.Contains(t, r.Found, "its command line has --name")
 	require.False(t, r.Changed)
+}
+
+// handmadeYAML is what an inventory says of a cluster with a unit, a file and
+// places that are nobody's but its administrator's, and with TLS.
+const handmadeYAML = `all:
+  children:
+    etcd:
+      hosts:
+        10.10.10.10: { etcd_seq: 1 }
+        10.10.10.11: { etcd_seq: 2 }
+        10.10.10.12: { etcd_seq: 3 }
+      vars:
+        etcd_cluster: prod
+        etcd_systemd_unit: etcd-prod.service
+        etcd_conf: /etc/etcd-prod.yml
+        etcd_data: /srv/etcd
+        etcd_ca_file: /etc/ssl/etcd/ca.crt
+        etcd_cert_file: /etc/ssl/etcd/server.crt
+        etcd_key_file: /etc/ssl/etcd/server.key
+`
+
+const handmadeUnit = `[Service]
+Type=notify
+User=etcd
+ExecStart=/usr/bin/etcd --config-file /etc/etcd-prod.yml
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+`
+
+func handmadeConf(name, address, initial string) string {
+	return fmt.Sprintf(`# of %[1]s, by hand
+name: %[1]s
+data-dir: /srv/etcd
+quota-backend-bytes: 4294967296
+listen-peer-urls: https://%[2]s:2380
+listen-client-urls: https://%[2]s:2379,https://127.0.0.1:2379
+initial-advertise-peer-urls: https://%[2]s:2380
+advertise-client-urls: https://%[2]s:2379
+initial-cluster: %[3]s
+initial-cluster-state: new
+client-transport-security:
+  client-cert-auth: true
+  trusted-ca-file: /etc/ssl/etcd/ca.crt
+  cert-file: /etc/ssl/etcd/server.crt
+  key-file: /etc/ssl/etcd/server.key
+peer-transport-security:
+  client-cert-auth: true
+  trusted-ca-file: /etc/ssl/etcd/ca.crt
+  cert-file: /etc/ssl/etcd/server.crt
+  key-file: /etc/ssl/etcd/server.key
+`, name, address, initial)
+}
+
+// The same with a file in YAML and TLS.
+func TestHandmadeYAMLWithTLS(t *testing.T) {
+	t.Parallel()
+	rig := build(t, handmadeYAML, h13)
+	keys := rig.Operator("keys").Site.PKI
+	ca, err := pki.NewCA(rand.Reader, time.Now())
+	require.NoError(t, err)
+	require.NoError(t, keys.Save(ca))
+	names := map[string]string{h10: "alpha", h11: "beta", h12: "gamma"}
+	initial := "alpha=https://10.10.10.10:2380,beta=https://10.10.10.11:2380,gamma=https://10.10.10.12:2380"
+	for h, name := range names {
+		p, err := ca.Issue(rand.Reader, time.Now(), pki.Leaf{Name: name, Host: h, Validity: 365 * 24 * time.Hour})
+		require.NoError(t, err)
+		put := func(path string, content []byte, mode fs.FileMode) host.Act {
+			return host.WriteFile{Path: path, Content: content, Owner: "etcd", Group: "etcd", Mode: mode}
+		}
+		act(t, rig, h, host.MakeDir{Path: "/etc/ssl/etcd", Owner: "root", Group: "root", Mode: 0o755}, host.MakeDir{Path: "/srv/etcd", Owner: "etcd", Group: "etcd", Mode: 0o700},
+			put("/etc/ssl/etcd/ca.crt", ca.CertPEM, 0o644), put("/etc/ssl/etcd/server.crt", p.CertPEM, 0o644), put("/etc/ssl/etcd/server.key", p.KeyPEM, 0o600),
+			put("/etc/etcd-prod.yml", []byte(handmadeConf(name, h, initial)), 0o640), put("/etc/systemd/system/etcd-prod.service", []byte(handmadeUnit), 0o644),
+			host.Systemctl{Verb: host.DaemonReload}, host.Systemctl{Verb: host.Enable, Unit: "etcd-prod.service"}, host.Systemctl{Verb: host.Start, Unit: "etcd-prod.service", NoBlock: true})
+	}
+	look := func() sop.View {
+		t.Helper()
+		o := rig.Operator("look")
+		defer o.Site.Close()
+		v, err := o.Site.Observe(t.Context(), sop.Scope{AllHosts: true})
+		require.NoError(t, err)
+		return v
+	}
+	awaitThree(t, look)
+	for _, m := range sop.ReportOf(look()).Members {
+		require.Equal(t, names[m.Host], m.Name)
+		require.Equal(t, "active, enabled", m.Unit)
+	}
+
+	_, err = run(t, rig, sop.AddMember{Host: h13})
+	require.NoError(t, err)
+	files := func(h string, paths ...string) map[string]host.File {
+		t.Helper()
+		f, err := rig.Lab.Host(h).Look(t.Context(), host.Question{Files: paths})
+		require.NoError(t, err)
+		return f.Files
+	}
+	at := files(h13, "/etc/etcd-prod.yml", "/etc/systemd/system/etcd-prod.service", "/etc/ssl/etcd/ca.crt", "/etc/etcd/etcd.conf", "/etc/etcd/ca.crt")
+	conf, err := config.ParseConf(config.YAML, at["/etc/etcd-prod.yml"].Content)
+	require.NoError(t, err)
+	require.Equal(t, "prod-4", conf.Name)
+	require.Equal(t, "existing", conf.State)
+	require.EqualValues(t, 4<<30, conf.QuotaBytes)
+	require.Equal(t, "/srv/etcd", conf.DataDir)
+	require.Equal(t, []string{"/etc/ssl/etcd/ca.crt", "/etc/ssl/etcd/server.crt", "/etc/ssl/etcd/server.key"}, []string{conf.CAFile, conf.CertFile, conf.KeyFile})
+	require.Contains(t, string(at["/etc/systemd/system/etcd-prod.service"].Content), "--config-file /etc/etcd-prod.yml")
+	require.Equal(t, ca.CertPEM, at["/etc/ssl/etcd/ca.crt"].Content)
+	require.False(t, at["/etc/etcd/etcd.conf"].Exists)
+	require.False(t, at["/etc/etcd/ca.crt"].Exists)
+	now := string(files(h11, "/etc/etcd-prod.yml")["/etc/etcd-prod.yml"].Content)
+	was, err := config.ParseConf(config.YAML, []byte(now))
+	require.NoError(t, err)
+	require.Len(t, was.Initial, 4)
+	for line := range strings.Lines(handmadeConf("beta", h11, initial)) {
+		if !strings.HasPrefix(line, "initial-cluster") {
+			require.Contains(t, now, line, "only the members and the state are edited")
+		}
+	}
+
+	_, err = run(t, rig, remove(h10))
+	require.NoError(t, err)
+	require.Equal(t, []string{h11, h12, h13}, voters(look()))
+	f, err := rig.Lab.Host(h10).Look(t.Context(), host.Question{Units: []string{"etcd-prod.service"}, Dirs: []string{"/srv/etcd"}})
+	require.NoError(t, err)
+	require.Equal(t, "masked", f.Units["etcd-prod.service"].Load)
+	require.Len(t, f.Dirs["/srv/etcd"].Aside, 1)
+}
+
+// awaitThree waits until three voters live and one of them leads.
+func awaitThree(t *testing.T, look func() sop.View) {
+	t.Helper()
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		v := look()
+		assert.Len(c, v.LivingVoters(), 3)
+		_, led := v.Leader()
+		assert.True(c, led)
+	}, 2*time.Minute, 200*time.Millisecond)
 }

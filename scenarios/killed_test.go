@@ -7,20 +7,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdrill/etcdrill/lab/check"
-	"github.com/etcdrill/etcdrill/lab/embedded/machine"
 	"github.com/etcdrill/etcdrill/lab/workload"
 	"github.com/etcdrill/etcdrill/scenarios"
 	"github.com/etcdrill/etcdrill/sop"
@@ -119,6 +115,26 @@ func victims() map[string]victim {
 				return []string{"destroyCluster", "-confirm=" + sop.ID(observe(t, g.Rig).ClusterID())}
 			},
 		},
+		"restore": {
+			prepare: func(t *testing.T, g *ground) {
+				done(t, g.Rig, sop.PurgeCluster{})
+				done(t, g.Rig, fresh(t, nil, nil))
+				g.puts(t, h10, "/kept", 5)
+				file := filepath.Join(g.State(), "kept.db")
+				require.NoError(t, errors.Join(os.RemoveAll(file), os.RemoveAll(file+".json")))
+				done(t, g.Rig, sop.Snapshot{File: file, Since: time.Now()})
+				crash(t, g.Rig, h10)
+				crash(t, g.Rig, h12)
+			},
+			args: func(t *testing.T, g *ground) []string {
+				return []string{"restore", filepath.Join(g.State(), "kept.db"), "-confirm=" + sop.ID(observe(t, g.Rig).ClusterID())}
+			},
+			after: func(t *testing.T, g *ground, _ time.Time) {
+				for _, name := range []string{h10, h11, h12} {
+					require.EqualValues(t, 5, g.count(t, name, "/kept"))
+				}
+			},
+		},
 		"restart": {
 			args: words("restart"), loaded: true,
 			prepare: func(t *testing.T, g *ground) {
@@ -153,6 +169,7 @@ func victims() map[string]victim {
 // again by another. What they leave is what one who was not disturbed leaves,
 // and no write that etcd acknowledged is missing.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	seed := *killSeed
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -287,77 +304,10 @@ func lead(t *testing.T, g *ground, name string) {
 	})
 }
 
-var (
-	anyToken = regexp.MustCompile(`etcd-\d{8}T\d{6}Z-[0-9a-f]{16}`)
-	anyAside = regexp.MustCompile(`\.removed-\d{8}T\d{6}Z`)
-)
-
-// left is what is left of a procedure, without what differs from one time to
-// the next: IDs, keys, moments.
+// left is what is left of a procedure.
 func left(t *testing.T, g *ground) map[string]string {
 	t.Helper()
-	all := map[string]string{}
-	v := observe(t, g.Rig)
-	for _, m := range v.Members {
-		all["member "+v.HostOf(m)] = fmt.Sprintln(m.Name, m.PeerURLs, m.ClientURLs, m.Learner)
-	}
-	all["one cluster"] = fmt.Sprint(v.Admin.ClusterID == v.ClusterID())
-	all["debts"] = strings.Join(v.Admin.Debts, " ")
-	for _, name := range g.Lab.Info().Hosts {
-		u := unitOf(t, g.Rig, name)
-		all["unit "+name] = fmt.Sprintln(u.Load, u.Active, u.Sub, u.Enabled, u.Stale)
-		root := g.Lab.Root(name)
-		prints, err := machine.Fingerprint(root)
-		require.NoError(t, err)
-		for path, print := range prints {
-			if rest, in := strings.CutPrefix(path, config.DefaultDataDir+"/"); in {
-				if strings.Contains(rest, "/") {
-					continue // data
-				}
-				path = anyAside.ReplaceAllString(path, ".removed")
-			}
-			kept := print[:strings.LastIndex(print, " ")+1] // mode and owner
-			switch filepath.Dir(path) {
-			case config.ConfDir, filepath.Dir(config.EnvPath):
-				content, err := os.ReadFile(filepath.Join(root, path))
-				require.NoError(t, err)
-				switch path {
-				case config.CAPath, config.ServerCertPath, config.ServerKeyPath:
-				default:
-					kept += anyToken.ReplaceAllString(string(content), "TOKEN")
-				}
-			default:
-				kept = print
-			}
-			all[name+":"+path] = kept
-		}
-	}
-	content, err := os.ReadFile(g.Inventory())
+	all, err := g.Remains(t.Context())
 	require.NoError(t, err)
-	all["inventory"] = string(content)
-	dir := filepath.Dir(g.Inventory())
-	require.NoError(t, filepath.WalkDir(filepath.Join(dir, "files"), func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		all["admin:"+strings.TrimPrefix(path, dir)] = info.Mode().String()
-		return nil
-	}))
-	if v.Exists() {
-		g.ask(t, voters(v), func(ctx context.Context, c *clientv3.Client) {
-			// Where a rerun had nothing to do, the lock of the dead runs out.
-			eventually(t, "no operator leaves keys in the cluster", func() bool {
-				r, err := c.Get(ctx, "/etcdrill/", clientv3.WithPrefix(), clientv3.WithCountOnly())
-				return err == nil && r.Count == 0
-			})
-		})
-	}
 	return all
 }

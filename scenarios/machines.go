@@ -10,12 +10,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdrill/etcdrill/lab/check"
 	"github.com/etcdrill/etcdrill/lab/container"
 	"github.com/etcdrill/etcdrill/lab/workload"
+	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/pki"
 )
 
@@ -52,18 +56,20 @@ func (m *machines) leader(ctx context.Context) (string, error) {
 }
 
 func (m *machines) leads(ctx context.Context, url string) (bool, error) {
+	r, err := m.status(ctx, url)
+	return err == nil && r.Leader == r.Header.MemberId, err
+}
+
+// status asks one member about itself.
+func (m *machines) status(ctx context.Context, url string) (*clientv3.StatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	etcd, err := m.dial(ctx, url)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer etcd.Close()
-	r, err := etcd.Status(ctx, url)
-	if err != nil {
-		return false, err
-	}
-	return r.Leader == r.Header.MemberId, nil
+	return etcd.Status(ctx, url)
 }
 
 // evidence is what the checkers go by.
@@ -81,9 +87,10 @@ func (m *machines) pki() pki.Dir {
 }
 
 // operate runs an operator to its end, as a process of its own that reaches the
-// machines by SSH. The error is about its surroundings; how it ended is the
-// outcome's.
-func (m *machines) operate(ctx context.Context, name string, args []string) (o Outcome, err error) {
+// machines by SSH. Once a step of the title after is done, he is interrupted, as by
+// Ctrl-C; with none he is left in peace. The error is about its surroundings; how
+// it ended is the outcome's.
+func (m *machines) operate(ctx context.Context, name string, args []string, after string) (o Outcome, err error) {
 	inventory := m.lab.Info().Inventory
 	home := filepath.Dir(inventory)
 	state := filepath.Join(home, ".etcdrill")
@@ -101,7 +108,25 @@ func (m *machines) operate(ctx context.Context, name string, args []string) (o O
 	cmd.WaitDelay = grace
 	earlier := runsIn(state)
 	o.Began = time.Now()
-	err = cmd.Run()
+	if err := cmd.Start(); err != nil {
+		return o, fmt.Errorf("operator %v: %w", args, err)
+	}
+	var watching sync.WaitGroup
+	attending, left := context.WithCancel(ctx)
+	if after != "" {
+		watched := Command{Inventory: inventory, Kill: &Kill{Title: after, State: sop.Done}}
+		watching.Go(func() {
+			for pause(attending, followEvery) == nil {
+				if watched.reached(earlier) {
+					_ = cmd.Process.Signal(os.Interrupt) // how it ended tells whether it was heard
+					return
+				}
+			}
+		})
+	}
+	err = cmd.Wait()
+	left()
+	watching.Wait()
 	o.Ended, o.Stdout, o.Stderr = time.Now(), stdout.String(), stderr.String()
 	for suffix, said := range map[string][]byte{".out": stdout.Bytes(), ".err": stderr.Bytes()} {
 		if err := os.WriteFile(out+suffix, said, 0o644); err != nil {

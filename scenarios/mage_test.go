@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,22 +20,16 @@ import (
 	"github.com/etcdrill/etcdrill/lab/container"
 )
 
-// compileMage builds the binary that users have, as the README says: one that
-// needs nothing of the machine that it runs on.
-func compileMage(t *testing.T) string {
+// needsNoLoader looks at the binary that users have: it needs nothing of the
+// machine that it runs on.
+func needsNoLoader(t *testing.T, binary string) {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "etcdrill")
-	build := exec.CommandContext(t.Context(), "go", "tool", "mage", "-compile", binary)
-	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
 	file, err := elf.Open(binary)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, file.Close()) }()
 	for _, p := range file.Progs {
 		require.NotEqual(t, elf.PT_INTERP, p.Type, "it wants a dynamic loader")
 	}
-	return binary
 }
 
 // TestMage plays the scripts in testdata/mage with the compiled magefile: what
@@ -52,7 +47,14 @@ func compileMage(t *testing.T) string {
 // shell that it was started from instead; and the last sets a variable of the
 // environment to what is in a file.
 func TestMage(t *testing.T) {
-	binary := compileMage(t)
+	t.Parallel()
+	binary := executable(t)
+	needsNoLoader(t, binary)
+	// Scripts play terminals that hang up; under nohup, what this process starts
+	// would be meant to outlive them.
+	hangUps := make(chan os.Signal, 1)
+	signal.Notify(hangUps, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangUps) })
 	// Paths of sockets are short.
 	root, err := os.MkdirTemp("", "mage")
 	require.NoError(t, err)

@@ -31,7 +31,9 @@ func TestMain(m *testing.M) {
 }
 
 // manyLabs lets more tests run at once than there are processors, unless the
-// command line says how many: they spend their time waiting for etcd.
+// command line says how many: they spend their time waiting for etcd. Go begins
+// with the last of them; so those that take longest stand in files whose names
+// come last.
 func manyLabs() error {
 	said := false
 	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })

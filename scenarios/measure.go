@@ -53,12 +53,13 @@ type stepWindow struct {
 }
 
 // stepsOf reads off a journal when each step was taken. What is between two
-// steps, looking and the safeguards of the later one, is the later one's. A
-// step that was cut off ends with its operator.
+// steps, looking and the safeguards of the later one, is the later one's. Hosts
+// take steps side by side, so that their records may be mixed. A step that was
+// cut off ends with its operator.
 func stepsOf(records []sop.Record, ended time.Time) []stepWindow {
 	var steps []stepWindow
-	var last time.Time // the end of the step before
-	current, at := 0, -1
+	var last time.Time  // the end of the step before
+	at := map[int]int{} // steps by their numbers
 	for _, r := range records {
 		if r.Step == 0 {
 			if last.IsZero() || r.State == sop.Began {
@@ -66,19 +67,23 @@ func stepsOf(records []sop.Record, ended time.Time) []stepWindow {
 			}
 			continue
 		}
-		if r.Step != current {
-			current, at = r.Step, len(steps)
+		i, ok := at[r.Step]
+		if !ok {
+			i = len(steps)
+			at[r.Step] = i
 			steps = append(steps, stepWindow{title: r.Title, host: r.Host, window: window{from: last}})
 		}
-		s := &steps[at]
+		s := &steps[i]
 		s.state, s.to = r.State, r.Time
 		if r.State == sop.Done || r.State == sop.Skipped {
 			s.from = r.Time.Add(-r.Took)
 			last = r.Time
 		}
 	}
-	if n := len(steps); n > 0 && steps[n-1].state != sop.Done && steps[n-1].state != sop.Skipped {
-		steps[n-1].to = ended
+	for i := range steps {
+		if steps[i].state != sop.Done && steps[i].state != sop.Skipped {
+			steps[i].to = ended
+		}
 	}
 	return slices.DeleteFunc(steps, func(s stepWindow) bool { return s.state == sop.Skipped })
 }
@@ -89,15 +94,11 @@ func spent(o Outcome) Spent {
 	var health, watch, all []window
 	acted := map[int]time.Time{} // when a step's act was recorded
 	for i, r := range o.Journal {
-		next := o.Ended
-		if i+1 < len(o.Journal) {
-			next = o.Journal[i+1].Time
-		}
-		w := window{r.Time, next}
+		w := window{r.Time, nextOf(r, o.Journal[i+1:], o.Ended)}
 		switch {
 		case r.State == sop.Waiting && r.Etcd && r.Step == 0 && r.Title == "":
 			// Between the two looks that a run begins with. The looks are ours.
-			watch = append(watch, window{r.Time, earlier(next, r.Time.Add(r.Took))})
+			watch = append(watch, window{r.Time, earlier(w.to, r.Time.Add(r.Took))})
 		case r.State == sop.Waiting && r.Etcd && r.Step == 0 && r.Title == "settled":
 			health = append(health, w)
 			all = append(all, w)
@@ -124,7 +125,20 @@ func spent(o Outcome) Spent {
 	}
 	s := Spent{Health: seconds(union(health)), Etcd: seconds(union(all) - union(health) + answers), Watch: seconds(union(watch))}
 	s.Own = max(seconds(total)-s.Etcd-s.Health-s.Watch, 0)
+	s.CPU = seconds(o.CPU)
 	return s
+}
+
+// nextOf is when what a record tells of went on: at the next record of its step,
+// since hosts take their steps side by side, and at the next of all for what is
+// no step.
+func nextOf(r sop.Record, after []sop.Record, ended time.Time) time.Time {
+	for _, n := range after {
+		if r.Step == 0 || n.Step == r.Step || n.Step == 0 {
+			return n.Time
+		}
+	}
+	return ended
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path"
 	"slices"
 	"strings"
 
+	"go.etcd.io/bbolt"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
@@ -36,11 +39,13 @@ type Mutant struct {
 	plan      func(p sop.Plan, v sop.View) sop.Plan
 	view      func(v sop.View) sop.View
 	host      func(ctx context.Context, h host.Host, a host.Act) error
+	site      func(s *sop.Site)
 	request   func(ctx context.Context, method string, req any, call func() error) error
 }
 
 // Mutants are all mutants.
 func Mutants() []Mutant {
+	disks := &backends{}
 	return []Mutant{
 		// the learner
 		{Name: "promote-blindly", Does: "promotes a learner without waiting for it to catch up, or looking at it",
@@ -76,6 +81,20 @@ func Mutants() []Mutant {
 		{Name: "restart-the-leader", Does: "restarts the leader without handing over", Caught: []string{"restart"},
 			plan: both(skip("hand over the leadership"), forget("leader-handed-over"))},
 		{Name: "ignore-a-dead-member", Does: "restarts members while one is down", Caught: []string{"restart-with-one-down"}, plan: forget("voters-answer")},
+
+		// maintenance
+		{Name: "defragment-the-leader", Does: "defragments the leader without handing over", Caught: []string{"defragment"},
+			plan: both(skip("hand over the leadership"), forget("leader-handed-over"))},
+		{Name: "defragment-with-one-dead", Does: "defragments a member while another is down", Caught: []string{"defragment-with-one-down"}, plan: forget("voters-answer", "votes")},
+		{Name: "disarm-blindly", Does: "disarms an alarm whose cause is still there", Caught: []string{"disarm-a-full-database"}, plan: forget("alarm-cause")},
+
+		// recovery
+		{Name: "newest-files", Does: "takes the data whose files were written last for the most advanced", Caught: []string{"survivors-one-behind"}, view: newestFiles},
+		{Name: "highest-revision-on-disk", Does: "takes the backend with the highest revision for the most advanced", Caught: []string{"survivors-one-behind"},
+			site: disks.of, view: disks.highest},
+		{Name: "drop-what-is-not-known", Does: "drops the entries that a survivor does not know to be committed", Caught: []string{"survivors-one-behind"}, host: forgetful},
+		{Name: "ignore-the-unread", Does: "takes a survivor that it cannot look at for gone", Caught: []string{"survivors-one-unread"}, plan: forget("survivors")},
+		{Name: "ignore-a-data-quorum", Does: "restores a cluster that would come up by itself", Caught: []string{"survivors-are-a-quorum"}, plan: forget("data-quorum")},
 
 		// safeguards
 		{Name: "safeguard-by-port", Does: "takes a host for empty when no port is open", Caught: []string{"create-over-all-crashed", "create-over-crashed"}, view: portsOnly},
@@ -114,6 +133,9 @@ func MutantNamed(name string) (Mutant, error) {
 // Spoil makes the operator of a site one: its hosts are asked for what the
 // mutant asks.
 func (m Mutant) Spoil(s *sop.Site) {
+	if m.site != nil {
+		m.site(s)
+	}
 	if m.host == nil {
 		return
 	}
@@ -191,6 +213,13 @@ func (s spoilt) Refuses(v sop.View) error {
 	return nil
 }
 
+// Asks asks the procedure.
+func (s spoilt) Asks(scope *sop.Scope) {
+	if a, ok := s.Procedure.(interface{ Asks(s *sop.Scope) }); ok {
+		a.Asks(scope)
+	}
+}
+
 // Awaits asks the procedure.
 func (s spoilt) Awaits(v sop.View) error {
 	if r, ok := s.Procedure.(interface{ Awaits(v sop.View) error }); ok {
@@ -199,13 +228,8 @@ func (s spoilt) Awaits(v sop.View) error {
 	return nil
 }
 
-// Subject asks the procedure.
-func (s spoilt) Subject() string {
-	if r, ok := s.Procedure.(interface{ Subject() string }); ok {
-		return r.Subject()
-	}
-	return ""
-}
+// Subjects asks the procedure.
+func (s spoilt) Subjects() []string { return sop.SubjectsOf(s.Procedure) }
 
 // --- ways to be wrong ---
 
@@ -364,6 +388,73 @@ func unguarded(v sop.View) sop.View {
 	return v
 }
 
+// only leaves of the logs that were read one at its place: the others end at
+// nothing.
+func only(v sop.View, name string) sop.View {
+	v.Hosts = slices.Clone(v.Hosts)
+	for i, h := range v.Hosts {
+		if h.Log == nil || h.Name == name || name == "" {
+			continue
+		}
+		l := *h.Log
+		l.Last, l.Commit = sop.Position{}, 0
+		v.Hosts[i].Log = &l
+	}
+	return v
+}
+
+func newestFiles(v sop.View) sop.View {
+	var newest sop.Survivor
+	for _, s := range v.Survivors() {
+		if s.Written.After(newest.Written) {
+			newest = s
+		}
+	}
+	return only(v, newest.Host)
+}
+
+// backends are those of stopped members, as they are on disk.
+type backends struct{ site *sop.Site }
+
+func (b *backends) of(s *sop.Site) { b.site = s }
+
+func (b *backends) highest(v sop.View) sop.View {
+	best, revision := "", ""
+	for _, s := range v.Survivors() {
+		if r, err := b.newest(v.Spec(s.Host)); err == nil && r > revision {
+			best, revision = s.Host, r
+		}
+	}
+	return only(v, best)
+}
+
+// newest is the last key of a backend: it begins with its revision, high byte first.
+func (b *backends) newest(spec inventory.Host) (key string, err error) {
+	h, err := b.site.Hosts(spec)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.CreateTemp("", "backend-*.db")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(f.Name())
+	err = h.Fetch(context.Background(), path.Join(spec.DataDir, "member/snap/db"), f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	db, err := bbolt.Open(f.Name(), 0o600, &bbolt.Options{ReadOnly: true})
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	return key, db.View(func(tx *bbolt.Tx) error {
+		last, _ := tx.Bucket([]byte("key")).Cursor().Last()
+		key = string(last)
+		return nil
+	})
+}
+
 func sameToken(p sop.Procedure) sop.Procedure {
 	if c, ok := p.(sop.CreateCluster); ok {
 		c.Token = "etcd-cluster"
@@ -429,6 +520,15 @@ func ignoring(verb host.Verb) func(context.Context, host.Host, host.Act) error {
 		}
 		return h.Do(ctx, a)
 	}
+}
+
+// forgetful has etcd drop what it would drop by itself.
+func forgetful(ctx context.Context, h host.Host, a host.Act) error {
+	if r, ok := a.(host.ReplayLog); ok {
+		r.Record = nil
+		a = r
+	}
+	return h.Do(ctx, a)
 }
 
 func deleting(ctx context.Context, h host.Host, a host.Act) error {

@@ -13,10 +13,14 @@ import (
 	"strings"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/etcdrill/etcdrill/lab/check"
+	"github.com/etcdrill/etcdrill/lab/container/image"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
+	"github.com/etcdrill/etcdrill/lab/fault"
 	"github.com/etcdrill/etcdrill/lab/workload"
 )
 
@@ -28,6 +32,10 @@ type PlaySpec struct {
 	Seed       int64  // of this playing; each scenario has one of its own from it
 	// Lean removes the history of a scenario that passed: there are many.
 	Lean bool
+	// Cache keeps etcd binaries of other versions; see Etcds.
+	Cache string
+	// Stand is the lab of machines to play on; nil is an embedded lab for each.
+	Stand *Stand
 }
 
 // A Result is what playing one scenario came to.
@@ -42,6 +50,8 @@ type Result struct {
 	Summary  Summary
 	Points   []Moment          // that the procedure came by
 	Remains  map[string]string // of a sweep: what was left
+
+	lab string // the option that names the kind of lab, with a blank before it
 }
 
 // Struck is what became of one strike of a scenario.
@@ -65,14 +75,23 @@ func seedOf(base int64, name string) int64 {
 // scenario: long enough for it to run at all.
 const quietBeforeScenario = 200 * time.Millisecond
 
-// loadOfScenario is how many clients a scenario has: several are played at
-// once.
-const loadOfScenario = 3
+// loadOfScenario is what the clients of a scenario do: all that etcd can be
+// asked for, so that every checker has something to judge, and no faster than
+// this, since several scenarios are played at once.
+func loadOfScenario() workload.Profile {
+	p := workload.Everything()
+	p.Clients, p.SharedKeys, p.Watchers, p.LeaseClients = 3, 2, 1, 1
+	p.Rate = 100
+	return p
+}
 
 // Play plays a scenario on a lab of its own. What went wrong is in the result.
 func Play(ctx context.Context, sc Scenario, spec PlaySpec) Result {
 	began := time.Now()
 	r := Result{Scenario: sc, Seed: spec.Seed, Verdict: Skipped}
+	if spec.Stand != nil {
+		r.lab = " -lab=container"
+	}
 	end := func(v Verdict, format string, args ...any) Result {
 		r.Verdict, r.Seconds = v, seconds(time.Since(began))
 		r.Reasons = append(r.Reasons, fmt.Sprintf(format, args...))
@@ -84,14 +103,29 @@ func Play(ctx context.Context, sc Scenario, spec PlaySpec) Result {
 	if err := sc.Check(); err != nil {
 		return end(Infra, "%v", err)
 	}
+	if sc.Start.Etcd != "" && spec.Stand != nil {
+		return end(Skipped, "skipped: machines have the etcd of their image, and it begins with %s", sc.Start.Etcd)
+	}
+	if sc.Start.Stale > 0 && spec.Stand != nil {
+		return end(Skipped, "skipped: all clients of these machines have one address, and stale ones are told by theirs")
+	}
+	versions, err := Etcds(ctx, spec.Cache, io.Discard, sc.versions()...)
+	if err != nil {
+		return end(Infra, "%v", err)
+	}
+	if sc.Start.Points && spec.Stand == nil {
+		if versions, err = withPoints(ctx, spec.Cache, versions); err != nil {
+			return end(Infra, "%v", err)
+		}
+	}
 	seed := seedOf(spec.Seed, sc.Name)
 	inventory, spares := sc.Start.inventory()
 	p := &player{sc: sc, seed: seed}
 	sum, err := perform(ctx, show{
 		name: "scenario " + sc.Name, seed: seed, out: spec.Out, report: io.Discard, quiet: quietBeforeScenario,
 		rig: RigSpec{Root: spec.Root, Executable: spec.Executable, Inventory: inventory, Spares: spares, Seed: seed,
-			Disks: sc.Start.Disks && baddisk.Possible() == nil},
-		unknown: []string{"what Patroni and vip-manager do: there are none in the embedded lab", "another etcd than " + machine.EmbeddedVersion()},
+			Disks: sc.Start.Disks && baddisk.Possible() == nil, Points: sc.Start.Points, Stand: spec.Stand, Version: sc.Start.Etcd, Versions: versions},
+		unknown: spec.unknown(),
 		rows:    p.rows, ended: p.ended,
 	})
 	r.Summary, r.Dir, r.Verdict, r.Reasons = sum, sum.Dir, sum.Verdict, sum.Reasons
@@ -108,6 +142,14 @@ func Play(ctx context.Context, sc Scenario, spec PlaySpec) Result {
 	}
 	r.Seconds = seconds(time.Since(began))
 	return r
+}
+
+// unknown is what no scenario can tell there.
+func (spec PlaySpec) unknown() []string {
+	if spec.Stand != nil {
+		return []string{"what Patroni and vip-manager do: there are none on these machines", "another etcd than " + image.DefaultEtcd}
+	}
+	return []string{"what Patroni and vip-manager do: there are none in the embedded lab", "another etcd than " + machine.EmbeddedVersion()}
 }
 
 // A player plays one scenario.
@@ -127,20 +169,23 @@ const (
 
 func hostOfScenario(i int) string { return fmt.Sprintf("10.10.10.%d", firstOfScenario+i) }
 
+// hosts are how many the inventory of a start has.
+func (s Start) hosts() int { return cmp.Or(s.Hosts, 3) }
+
 // inventory gives the inventory of a start, and the spares beside it.
 func (s Start) inventory() ([]byte, []string) {
-	n := cmp.Or(s.Hosts, 3)
+	n := s.hosts()
 	var b strings.Builder
 	b.WriteString("all:\n  children:\n    etcd:\n      hosts:\n")
 	for i := range n {
-		fmt.Fprintf(&b, "        %s: { etcd_seq: %d }\n", hostOfScenario(i), i+1)
+		fmt.Fprintf(&b, "        %s: {etcd_seq: %d}\n", hostOfScenario(i), i+1)
 	}
 	b.WriteString("      vars:\n        etcd_cluster: etcd\n")
 	for line := range strings.Lines(s.Vars) {
 		fmt.Fprintf(&b, "        %s\n", strings.TrimSpace(line))
 	}
 	if s.Infra {
-		fmt.Fprintf(&b, "    infra:\n      hosts:\n        %s: { infra_seq: 1 }\n", infraOfScenario)
+		fmt.Fprintf(&b, "    infra:\n      hosts:\n        %s: {infra_seq: 1}\n", infraOfScenario)
 	}
 	var spares []string
 	for i := range s.Spares {
@@ -152,17 +197,22 @@ func (s Start) inventory() ([]byte, []string) {
 // rows are the commands of the scenario, in turn.
 func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 	sc := p.sc
-	s.profile.Clients = loadOfScenario
+	s.profile = loadOfScenario()
+	s.profile.Stale = sc.Start.Stale
 	s.env = map[string]string{}
 	if sc.Mutant != "" {
 		s.env["ETCDRILL_MUTANT"] = sc.Mutant
+	}
+	if sc.Patience > 0 {
+		s.env["ETCDRILL_ELECTING"] = sc.Patience.String()
 	}
 	var err error
 	if p.striker, err = s.newStriker(sc.Strikes, subjectOf(strings.Fields(sc.Procedure)), p.seed); err != nil {
 		return nil, err
 	}
 	s.hurt = p.striker.faults
-	p.striker.ground.Disks = sc.Start.Disks && baddisk.Possible() == nil
+	p.striker.ground.Disks = sc.Start.Disks && (s.rig.Lab == nil || baddisk.Possible() == nil)
+	p.striker.ground.Points = sc.Start.Points && s.rig.Lab != nil
 	p.striker.watches = watches(plainVerb(sc.Procedure))
 	if err := p.striker.probe(); err != nil {
 		if errors.Is(err, errors.ErrUnsupported) {
@@ -174,7 +224,14 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 	loaded := !sc.Quiet && !sc.Ending.Untouched && !sc.Start.Blank
 	var rows []row
 	if !sc.Start.Blank {
-		rows = append(rows, row{command: "createCluster"})
+		create := row{command: "createCluster"}
+		if sc.Start.Waste > 0 {
+			create.check = p.waste
+		}
+		rows = append(rows, create)
+	}
+	if sc.Start.Users {
+		rows = append(rows, usersRows()...)
 	}
 	for _, c := range sc.Start.Before {
 		rows = append(rows, row{command: c})
@@ -195,7 +252,7 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 				return err
 			}
 			if healed := p.striker.healed(); len(healed) > 0 && !sc.Ending.Untouched {
-				s.answering(ctx, append(healed, s.intended...)) // whoever was hurt, the others may have had another leader
+				s.answering(ctx, append(healed, s.intended...), p.striker.felt()) // whoever was hurt, the others may have had another leader
 			}
 			return p.striker.broken()
 		},
@@ -215,6 +272,18 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 		rows = append(rows, r)
 	}
 	return append(rows, row{name: "come to rest", loaded: loaded, quiet: quietBeforeScenario, check: p.rest}), nil
+}
+
+// waste has every database hold what is not in use.
+func (p *player) waste(ctx context.Context, s *stage, _ Outcome) error {
+	h, err := fault.Waste(p.sc.Start.Waste).Plan(ctx, p.striker.ground)
+	if err == nil {
+		err = h.Do(ctx)
+	}
+	if err != nil {
+		s.summary.blame(s.causeOf(ctx, Infra), "waste space: %v", err)
+	}
+	return nil
 }
 
 // away has a row's operator work on another admin host: with the inventory and
@@ -237,7 +306,7 @@ func (p *player) away(s *stage, r row) row {
 
 // elsewhere is the inventory of another admin host.
 func (r *Rig) elsewhere() string {
-	return filepath.Join(r.Lab.Info().Dir, "elsewhere", filepath.Base(r.Inventory()))
+	return filepath.Join(r.ground.Dir(), "elsewhere", filepath.Base(r.Inventory()))
 }
 
 // goElsewhere gives another admin host the inventory and the keys as they are
@@ -282,7 +351,7 @@ func (p *player) rest(ctx context.Context, s *stage, _ Outcome) error {
 		}
 	}
 	if p.sc.Sweep != nil || p.sc.like != nil {
-		left, err := s.remains(ctx)
+		left, err := s.rig.Remains(ctx)
 		if err != nil {
 			return err
 		}
@@ -366,11 +435,7 @@ func (p *player) points() []Moment {
 func (s *stage) writes(ctx context.Context, dial workload.Dial, name string) error {
 	ctx, stop := context.WithTimeout(ctx, time.Second)
 	defer stop()
-	url, err := s.rig.clientURL(name)
-	if err != nil {
-		return err
-	}
-	etcd, err := dial(ctx, url)
+	etcd, err := s.rig.memberBy(ctx, dial, name)
 	if err != nil {
 		return err
 	}
@@ -380,21 +445,23 @@ func (s *stage) writes(ctx context.Context, dial workload.Dial, name string) err
 }
 
 // answering waits until the members on hosts that were healed answer and write
-// again, as far as they are to be members. Where they do not, what comes next
-// tells.
-func (s *stage) answering(ctx context.Context, hosts []string) {
+// again: those that are listed as voters, and whom no strike holds down. Where
+// they do not, what comes next tells.
+func (s *stage) answering(ctx context.Context, hosts, down []string) {
 	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
 	defer stop()
 	dial, err := s.rig.Dial(embedded.Client)
 	if err != nil {
 		return
 	}
+	slices.Sort(hosts)
+	hosts = slices.DeleteFunc(slices.Compact(hosts), func(h string) bool { return slices.Contains(down, h) })
 	for _, h := range hosts {
-		if !slices.Contains(s.intended, h) {
-			continue
-		}
 		for {
 			if leader, err := s.follows(ctx, dial, h); err == nil && leader != 0 && s.writes(ctx, dial, h) == nil {
+				break
+			}
+			if listed, err := s.listedVoter(ctx, dial, hosts, h); err == nil && !listed {
 				break
 			}
 			if pause(ctx, 100*time.Millisecond) != nil {
@@ -402,4 +469,27 @@ func (s *stage) answering(ctx context.Context, hosts []string) {
 			}
 		}
 	}
+}
+
+// listedVoter asks hosts, until a quorum has confirmed one's answer, whether the
+// member on one of them is a voter.
+func (s *stage) listedVoter(ctx context.Context, dial workload.Dial, hosts []string, name string) (bool, error) {
+	peer, err := s.rig.peerURL(name)
+	if err != nil {
+		return false, err
+	}
+	last := errors.New("nobody is there to be asked")
+	for _, h := range hosts {
+		url, err := s.rig.clientURL(h)
+		if err != nil {
+			return false, err
+		}
+		list, err := memberList(ctx, dial, url)
+		if err != nil {
+			last = err
+			continue
+		}
+		return slices.ContainsFunc(list.Members, func(m *pb.Member) bool { return !m.IsLearner && slices.Contains(m.PeerURLs, peer) }), nil
+	}
+	return false, last
 }

@@ -12,8 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etcdrill/etcdrill/lab/container/image"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
+	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/inventory"
 )
 
@@ -22,7 +24,7 @@ type RehearseSpec struct {
 	Inventory []byte // the user's own; it is not written to
 	Group     string // empty is etcd
 	// Args is the procedure's command line. What belongs to the real cluster,
-	// -rehearse, -plan, -json, -confirm and -expect, is left out of it or
+	// -rehearse, -snapshot, -plan, -json, -confirm and -expect, is left out of it or
 	// replaced.
 	Args []string
 	// Members are the hosts that are members now, which the inventory need not
@@ -31,6 +33,14 @@ type RehearseSpec struct {
 	Members []string
 	// Version is the etcd that production runs, as far as it is known.
 	Version string
+	Cache   string // of etcd binaries of other versions; see Etcds
+	// Snapshot is one of the real cluster, absolute, that the twin is to hold; empty
+	// for a twin without data.
+	Snapshot string
+	// Revision is production's newest, as far as it is known; Alarms are those
+	// that are raised there.
+	Revision int64
+	Alarms   []sop.AlarmStatus
 
 	Executable string    // the etcdrill binary: operators, lab and members
 	Root       string    // directory of labs, absolute
@@ -54,12 +64,24 @@ func Rehearse(ctx context.Context, spec RehearseSpec) (Summary, error) {
 	if err != nil {
 		return Summary{Verdict: Infra, Seed: spec.Seed}, fmt.Errorf("rehearse %s: %w", strings.Join(spec.Args, " "), err)
 	}
+	if spec.Report == nil {
+		spec.Report = io.Discard
+	}
+	versions, err := Etcds(ctx, spec.Cache, spec.Report, t.versions...)
+	if err != nil && ctx.Err() == nil && t.args[0] != "upgrade" { // it says as much with another etcd
+		t.unknown = append(t.unknown, fmt.Sprintf("etcd %s, which production runs and which could not be built here: the lab's is %s (%v)", t.version, machine.EmbeddedVersion(), err))
+		t.version, err = "", nil
+	}
+	if err != nil {
+		return Summary{Verdict: Infra, Seed: spec.Seed}, fmt.Errorf("rehearse %s: %w", strings.Join(spec.Args, " "), err)
+	}
 	return perform(ctx, show{
 		name: "rehearsal of " + strings.Join(t.args, " "), seed: spec.Seed, out: spec.Out, report: spec.Report,
 		rig: RigSpec{Root: spec.Root, Executable: spec.Executable, Inventory: t.founding, Group: spec.Group,
-			Spares: t.spares, Seed: spec.Seed},
+			Spares: t.spares, Seed: spec.Seed, Version: t.version, Versions: versions},
 		unknown: t.unknown,
 		rows:    t.rows,
+		expect:  t.expect,
 	})
 }
 
@@ -72,10 +94,15 @@ type twin struct {
 	inventory, founding []byte
 	spares              []string // hosts that only the others name
 	unknown             []string
+	version             string     // of etcd that the twin begins with; empty for the one that is linked in
+	versions            []string   // that it can get
+	data                *sop.Saved // what the twin is to hold; nil for nothing
+	alarms              []sop.AlarmStatus
+	past                int // revisions that are made before a compaction, to be discarded by it
 }
 
 func twinOf(spec RehearseSpec) (twin, error) {
-	t := twin{args: withoutProduction(spec.Args), members: spec.Members}
+	t := twin{args: withoutProduction(spec.Args), members: spec.Members, alarms: spec.Alarms}
 	if len(t.args) == 0 {
 		return t, fmt.Errorf("no procedure to rehearse")
 	}
@@ -111,18 +138,54 @@ func twinOf(spec RehearseSpec) (twin, error) {
 			t.spare(w)
 		}
 	}
-	version := "etcd " + machine.EmbeddedVersion() + " in the lab, production's version was not asked"
-	if spec.Version != "" && spec.Version != machine.EmbeddedVersion() {
-		version = fmt.Sprintf("etcd %s, which production runs: the lab's is %s", spec.Version, machine.EmbeddedVersion())
-	}
-	if spec.Version != machine.EmbeddedVersion() {
-		t.unknown = append(t.unknown, version)
-	}
+	t.etcds(spec.Version)
 	t.unknown = append(t.unknown,
 		"what Patroni and vip-manager do: there are none in the embedded lab",
-		"SSH, systemd and sudo of the real hosts: the lab has stand-ins for them",
-		"production's load, data size, disks and network")
+		"SSH, systemd and sudo of the real hosts: the lab has stand-ins for them")
+	if err := t.maintains(spec.Revision); err != nil {
+		return t, err
+	}
+	if spec.Snapshot == "" {
+		t.unknown = append(t.unknown, "production's load, data size, disks and network")
+		return t, nil
+	}
+	saved, err := sop.ReadSnapshot(spec.Snapshot)
+	if err != nil {
+		return t, err
+	}
+	if saved.Auth {
+		return t, fmt.Errorf("authentication is on in %s, and the clients of the lab have no password for it", spec.Snapshot)
+	}
+	t.data = &saved
+	t.unknown = append(t.unknown, "production's load, disks and network: the data is its own, as of "+asOf(saved)+", and all members share this machine's disk and processors")
 	return t, nil
+}
+
+// etcds gives the twin production's version, where it can be built, and for an
+// upgrade those that it goes by.
+func (t *twin) etcds(production string) {
+	can := func(v string) bool { return v == machine.EmbeddedVersion() || slices.Contains(image.Versions(), v) }
+	switch {
+	case production == "":
+		t.unknown = append(t.unknown, "etcd "+machine.EmbeddedVersion()+" in the lab, production's version was not asked")
+	case !can(production):
+		t.unknown = append(t.unknown, fmt.Sprintf("etcd %s, which production runs: the lab's is %s", production, machine.EmbeddedVersion()))
+	case production != machine.EmbeddedVersion():
+		t.version, t.versions = production, []string{production}
+	}
+	if t.args[0] == "upgrade" && len(t.args) > 1 {
+		if to := strings.TrimPrefix(t.args[1], "v"); can(to) {
+			t.versions = append(t.versions, to)
+		}
+	}
+}
+
+// asOf tells when a snapshot was taken, as far as that is known.
+func asOf(s sop.Saved) string {
+	if s.Taken.IsZero() {
+		return fmt.Sprintf("revision %d", s.Revision)
+	}
+	return fmt.Sprintf("revision %d, %s", s.Revision, s.Taken.UTC().Format("2006-01-02 15:04 MST"))
 }
 
 func (t *twin) spare(name string) {
@@ -143,7 +206,7 @@ func (t *twin) subject() string {
 func withoutProduction(args []string) []string {
 	return slices.DeleteFunc(slices.Clone(args), func(w string) bool {
 		name, _, _ := strings.Cut(strings.TrimLeft(w, "-"), "=")
-		return strings.HasPrefix(w, "-") && slices.Contains([]string{"rehearse", "plan", "json", "confirm", "expect"}, name)
+		return strings.HasPrefix(w, "-") && slices.Contains([]string{"rehearse", "snapshot", "plan", "json", "confirm", "expect"}, name)
 	})
 }
 
@@ -191,12 +254,73 @@ func (t *twin) rows(_ context.Context, s *stage) ([]row, error) {
 		procedure.loaded = false
 		rows := []row{{command: "createCluster", name: "createCluster, to have a twin", check: t.asProduction}, alone, procedure}
 		return rows, nil
+	case t.args[0] == "restore":
+		// The twin lives, and it is not production's cluster.
+		procedure = t.restores(t.args)
+		return []row{{command: "createCluster", name: "createCluster, to have a twin"}, procedure, alone}, nil
 	case t.args[0] == "purgeHost":
 		procedure.args = append(slices.Clone(t.args), "-confirm=CONSENT")
 	}
 	procedure.settled = true
 	procedure.name = strings.Join(t.args, " ")
-	return []row{{command: "createCluster", name: "createCluster, to have a twin", check: t.asProduction}, procedure, alone}, nil
+	rows := []row{{command: "createCluster", name: "createCluster, to have a twin", check: t.asProduction}}
+	if t.data != nil {
+		rows[0].check = nil // not before its members are those that it is to have
+		data := t.restores([]string{"restore", t.data.Path})
+		data.name, data.check = "restore, to have its data", t.asProduction
+		rows = append(rows, data)
+	}
+	return append(append(rows, t.readied(s, &procedure)...), procedure, alone), nil
+}
+
+// restores is the row of a restore on the twin, which in production would find no
+// living quorum.
+func (t *twin) restores(args []string) row {
+	return row{args: append(waivingToo(args, "living-quorum", "snapshot-cluster", "unfenced", "versions"), "-confirm=CONSENT"), name: strings.Join(t.args, " "), mayRefuse: true}
+}
+
+// waivingToo gives a command that passes over safeguards beside its own.
+func waivingToo(args []string, names ...string) []string {
+	waive := strings.Join(names, ",")
+	args = slices.DeleteFunc(slices.Clone(args), func(w string) bool {
+		if more, ok := strings.CutPrefix(w, "-waive="); ok {
+			for _, name := range strings.Split(more, ",") {
+				if !slices.Contains(strings.Split(waive, ","), name) {
+					waive += "," + name
+				}
+			}
+			return true
+		}
+		return strings.HasPrefix(w, "-reason=")
+	})
+	return append(args, "-waive="+waive, "-reason=rehearsal")
+}
+
+// expect tells what the twin with production's data lets one expect of production.
+func (t *twin) expect(sum Summary) []string {
+	if t.data == nil || sum.Verdict != Pass {
+		return nil
+	}
+	i := slices.IndexFunc(sum.Procedures, func(p Procedure) bool { return p.Name == strings.Join(t.args, " ") })
+	if i < 0 {
+		return nil
+	}
+	p := sum.Procedures[i]
+	size := sop.Bytes(t.data.Bytes)
+	lines := []string{fmt.Sprintf("with the %s of data that production had, %.1f s, of which %.1f s waiting for etcd; longer there by the soak between members (-soak, 10 s each) where members are restarted, and by what SSH takes", size, p.Seconds, p.Etcd)}
+	if p.UnderLoad {
+		lines = append(lines, fmt.Sprintf("the longest time without an acknowledged write was %.0f ms (%.0f ms in a quiet window just before)", p.MaxWriteGapMS, p.QuietGapMS))
+	}
+	var copying float64
+	for _, s := range p.Steps {
+		if s.Title == "wait until it answers" || s.Title == "wait until it serves" || s.Title == "wait until caught up" {
+			copying += s.Seconds
+		}
+	}
+	if copying > 0 && strings.HasPrefix(p.Command, "addMember") {
+		lines = append(lines, fmt.Sprintf("the learner had the %s after %.1f s, over a network without delay; over a slower one at least the time that it takes to send them", size, copying))
+	}
+	return lines
 }
 
 // rebuilds reports whether createCluster is to clear a cluster first.

@@ -2,6 +2,7 @@ package scenarios_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,12 +10,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/scenarios"
+	"github.com/etcdrill/etcdrill/sop"
 )
 
 func TestRehearseAddMember(t *testing.T) {
+	t.Parallel()
 	sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 		Inventory: []byte(three), Args: []string{"addMember", "10.10.10.13", "-rehearse=true"},
 		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: os.Stderr,
@@ -31,6 +35,7 @@ func TestRehearseAddMember(t *testing.T) {
 }
 
 func TestRehearse(t *testing.T) {
+	t.Parallel()
 	for name, args := range map[string][]string{
 		"create":   {"createCluster"},
 		"rebuild":  {"createCluster", "-clean=true"},
@@ -40,6 +45,7 @@ func TestRehearse(t *testing.T) {
 		"reload":   {"reloadConfig", "-only=10.10.10.11"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 				Inventory: []byte(three), Args: args,
 				Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: os.Stderr,
@@ -63,6 +69,7 @@ func titles(steps []scenarios.Step) []string {
 // TestRehearseInterrupted ends a rehearsal in the middle: what was seen is
 // kept, no verdict is made up, and no lab stays.
 func TestRehearseInterrupted(t *testing.T) {
+	t.Parallel()
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	root, out := t.TempDir(), t.TempDir()
@@ -90,6 +97,7 @@ func (f writerFunc) Write(b []byte) (int, error) { f(b); return len(b), nil }
 // TestRehearseRefused: what production would refuse has not been rehearsed, and
 // the user is told why.
 func TestRehearseRefused(t *testing.T) {
+	t.Parallel()
 	sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 		Inventory: []byte(three), Args: []string{"removeMember", "10.10.10.99"},
 		Executable: executable(t), Root: t.TempDir(), Out: t.TempDir(), Seed: 3,
@@ -102,6 +110,7 @@ func TestRehearseRefused(t *testing.T) {
 // TestRehearseTwin: the twin has the members that production has, whatever the
 // inventory says, and then gets production's inventory.
 func TestRehearseTwin(t *testing.T) {
+	t.Parallel()
 	drifted := strings.Replace(three, "10.10.10.12: { etcd_seq: 3 }\n", "10.10.10.12: { etcd_seq: 3 }\n        10.10.10.13: { etcd_seq: 4 }\n", 1)
 	require.NotEqual(t, three, drifted)
 	sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
@@ -111,4 +120,32 @@ func TestRehearseTwin(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)
 	require.NotContains(t, titles(sum.Procedures[1].Steps), "add to the inventory", "it was listed already")
+}
+
+// TestRehearseWithData: the twin holds what a snapshot of the real cluster has, and
+// the report says what that lets one expect.
+func TestRehearseWithData(t *testing.T) {
+	rig := build(t, three)
+	done(t, rig, fresh(t, nil, nil))
+	const keys, size = 400, 50_000
+	on(rig).ask(t, []string{h10}, func(ctx context.Context, c *clientv3.Client) {
+		for i := range keys {
+			_, err := c.Put(ctx, fmt.Sprintf("/data/%d", i), strings.Repeat("x", size))
+			require.NoError(t, err)
+		}
+	})
+	file := filepath.Join(t.TempDir(), "s.db")
+	done(t, rig, sop.Snapshot{File: file, Since: time.Now()})
+	sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
+		Inventory: []byte(three), Args: []string{"addMember", "10.10.10.13", "-rehearse=true", "-snapshot=" + file}, Snapshot: file,
+		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: os.Stderr,
+	})
+	require.NoError(t, err)
+	require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)
+	require.Len(t, sum.Procedures, 3)
+	require.Equal(t, "restore, to have its data", sum.Procedures[1].Name)
+	require.NotContains(t, sum.Procedures[2].Command, "-snapshot")
+	require.Len(t, sum.Expect, 3)
+	require.Regexp(t, `the learner had the (19|2\d)\.\d MiB after`, sum.Expect[2])
+	require.Contains(t, strings.Join(sum.Unknown, "\n"), "the data is its own")
 }

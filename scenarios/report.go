@@ -46,6 +46,9 @@ func (s *Summary) Text() string {
 	if s.Verdict != Pass {
 		b.WriteString(s.trouble())
 	}
+	for _, e := range s.Expect {
+		b.WriteString(fold("expect: ", e))
+	}
 	for _, u := range s.Unknown {
 		b.WriteString(fold("not seen: ", u))
 	}
@@ -92,8 +95,8 @@ func (s *Summary) where() string {
 		operators = operators.plus(p.Spent)
 	}
 	share := func(part float64) float64 { return 100 * part / total }
-	return fold("", fmt.Sprintf("%.1f s in all: waiting for etcd %.1f s (%.0f%%), for its HealthInterval %.1f s (%.0f%%), a second between two looks %.1f s (%.0f%%), load alone %.1f s (%.0f%%), ours %.1f s (%.0f%%): procedures %.1f s, lab and proofs %.1f s",
-		total, t.Etcd, share(t.Etcd), t.Health, share(t.Health), t.Watch, share(t.Watch), t.Quiet, share(t.Quiet), t.Own, share(t.Own), operators.Own, t.Own-operators.Own))
+	return fold("", fmt.Sprintf("%.1f s in all: waiting for etcd %.1f s (%.0f%%), for its HealthInterval %.1f s (%.0f%%), a second between two looks %.1f s (%.0f%%), load alone %.1f s (%.0f%%), ours %.1f s (%.0f%%): procedures %.1f s, for which processors worked %.1f s, lab and proofs %.1f s",
+		total, t.Etcd, share(t.Etcd), t.Health, share(t.Health), t.Watch, share(t.Watch), t.Quiet, share(t.Quiet), t.Own, share(t.Own), operators.Own, operators.CPU, t.Own-operators.Own))
 }
 
 // trouble tells why it did not pass, and where to look.

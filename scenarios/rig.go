@@ -15,7 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdrill/etcdrill/lab/embedded"
-	"github.com/etcdrill/etcdrill/lab/embedded/machine"
+	"github.com/etcdrill/etcdrill/lab/fault"
 	"github.com/etcdrill/etcdrill/lab/workload"
 	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/host"
@@ -25,11 +25,16 @@ import (
 
 // A Rig is a lab with an inventory, and operators for it.
 type Rig struct {
-	Lab   *embedded.Lab
+	Lab   *embedded.Lab // nil where it is of machines
 	Group string
 	// Executable is the etcdrill binary that operators are; empty where they
 	// only work in this process.
 	Executable string
+	// Password is that of etcd's root, where the cluster asks for users or will;
+	// empty where it never does.
+	Password string
+
+	ground ground
 }
 
 // RigSpec says what rig to build.
@@ -42,6 +47,12 @@ type RigSpec struct {
 	Seed       int64
 	Mounts     []string // directories of every host that cannot be renamed
 	Disks      bool     // data directories are on disks that can be hurt; see embedded.Spec
+	Points     bool     // members listen for who arms one of their gofail points
+	// Version is the etcd that hosts have, empty for the one that is linked in;
+	// Versions are real ones that they can get as a package.
+	Version  string
+	Versions map[string]string
+	Stand    *Stand // of machines; nil makes an embedded lab
 }
 
 // Build brings a lab up for an inventory. It has a host for every host of the
@@ -50,18 +61,26 @@ func Build(ctx context.Context, spec RigSpec) (*Rig, error) {
 	if spec.Group == "" {
 		spec.Group = "etcd"
 	}
+	if spec.Stand != nil {
+		return spec.Stand.build(ctx, spec)
+	}
 	hosts, err := labHosts(spec)
 	if err != nil {
 		return nil, err
 	}
+	var environment []string
+	if spec.Points {
+		environment = []string{fault.PointsEnvironment}
+	}
 	lab, err := embedded.Up(ctx, embedded.Spec{
 		Root: spec.Root, Hosts: hosts, Inventory: spec.Inventory, Seed: spec.Seed,
 		Executable: spec.Executable, Mounts: spec.Mounts, Disks: spec.Disks,
+		Version: spec.Version, Versions: spec.Versions, Environment: environment,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("bring up the lab: %w", err)
 	}
-	return &Rig{Lab: lab, Group: spec.Group, Executable: spec.Executable}, nil
+	return &Rig{Lab: lab, Group: spec.Group, Executable: spec.Executable, ground: cells{lab}}, nil
 }
 
 func labHosts(spec RigSpec) ([]string, error) {
@@ -86,7 +105,7 @@ func labHosts(spec RigSpec) ([]string, error) {
 }
 
 // Inventory is the path of the lab's inventory.
-func (r *Rig) Inventory() string { return r.Lab.Info().Inventory }
+func (r *Rig) Inventory() string { return r.ground.Inventory() }
 
 // State is where operators keep journals and snapshots.
 func (r *Rig) State() string { return filepath.Join(filepath.Dir(r.Inventory()), ".etcdrill") }
@@ -111,13 +130,21 @@ func clientTLS(keys pki.Dir) (*tls.Config, error) {
 	return pki.TLSConfig(ca.CertPEM, p.CertPEM, p.KeyPEM)
 }
 
-// Dial reaches one member from a host of the lab, for loads and judges.
+// Dial reaches one member from a host of the lab, for loads and judges; as root
+// where the cluster asks for users.
 func (r *Rig) Dial(at string) (workload.Dial, error) {
+	if r.Password != "" {
+		return r.dialAs(at, rootUser, r.Password)
+	}
+	return r.dialAs(at, "", "")
+}
+
+func (r *Rig) dialAs(at, user, password string) (workload.Dial, error) {
 	config, err := r.TLS()
 	if err != nil {
 		return nil, err
 	}
-	return workload.Dialer{TLS: config, Connect: r.Lab.DialContext(at)}.Dial, nil
+	return workload.Dialer{TLS: config, Connect: r.ground.Connect(at), User: user, Password: password}.Dial, nil
 }
 
 // An Operator works on a rig from within this process, with sockets of the
@@ -131,11 +158,11 @@ type Operator struct {
 // Operator gives an operator. Close its Site when done.
 func (r *Rig) Operator(run string) *Operator {
 	o := &Operator{}
-	dial := r.Lab.DialContext(embedded.Admin)
+	dial := r.ground.Connect(embedded.Admin)
 	o.Site = &sop.Site{
 		Inventory: r.Inventory(), Group: r.Group, Edit: "edit",
 		State: r.State(), PKI: r.pki(),
-		Hosts: func(spec inventory.Host) (host.Host, error) { return r.Lab.Host(spec.Name), nil },
+		Hosts: func(spec inventory.Host) (host.Host, error) { return r.ground.Host(spec.Name), nil },
 		Dial: func(_ context.Context, endpoint string) (sop.Etcd, error) {
 			config, err := r.TLS()
 			if err != nil {
@@ -153,13 +180,13 @@ func (r *Rig) Operator(run string) *Operator {
 
 // Fingerprint hashes every file of every host, but for what a member writes of
 // its own accord while it idles: its log.
-func (r *Rig) Fingerprint() (map[string]string, error) {
+func (r *Rig) Fingerprint(ctx context.Context) (map[string]string, error) {
 	all := map[string]string{}
-	hosts := r.Lab.Info().Hosts
+	hosts := r.ground.Hosts()
 	prints, errs := make([]map[string]string, len(hosts)), make([]error, len(hosts))
 	var hashing sync.WaitGroup
 	for i, name := range hosts {
-		hashing.Go(func() { prints[i], errs[i] = machine.Fingerprint(r.Lab.Root(name)) })
+		hashing.Go(func() { prints[i], errs[i] = r.ground.Fingerprint(ctx, name) })
 	}
 	hashing.Wait()
 	for i, name := range hosts {

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,38 +84,15 @@ func (d runDir) journal(records []sop.Record) error {
 }
 
 // members keeps what the services of every host of the rig said.
-func (d runDir) members(r *Rig) error {
-	for _, name := range r.Lab.Info().Hosts {
-		if err := d.member(name, filepath.Join(r.Lab.Root(name), "var", "log")); err != nil {
+func (d runDir) members(ctx context.Context, r *Rig) error {
+	for _, name := range r.ground.Hosts() {
+		to, err := os.Create(d.path("members", strings.ReplaceAll(name, ":", "_")+".log"))
+		if err == nil {
+			err = errors.Join(r.ground.Logs(ctx, name, to), to.Close())
+		}
+		if err != nil {
 			return fmt.Errorf("keep logs of %s: %w", name, err)
 		}
 	}
 	return nil
-}
-
-// member puts all logs of one host into one file, each under its name.
-func (d runDir) member(name, logs string) error {
-	to, err := os.Create(d.path("members", strings.ReplaceAll(name, ":", "_")+".log"))
-	if err != nil {
-		return err
-	}
-	err = filepath.WalkDir(logs, func(at string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		rel, err := filepath.Rel(logs, at)
-		if err != nil {
-			return err
-		}
-		content, err := os.ReadFile(at)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(to, "== %s\n%s", rel, content)
-		return err
-	})
-	return errors.Join(err, to.Close())
 }

@@ -93,7 +93,7 @@ func TestSafeguardTable(t *testing.T) {
 		_, err := run(t, rig, first, stoppedAt("start etcd"))
 		require.ErrorIs(t, err, sop.ErrInterrupted)
 		require.Equal(t, []string{token}, tokens(t, rig, hosts...))
-		_, err = run(t, rig, fresh(t, nil, nil), stoppedAt("wait until all members agree"))
+		_, err = run(t, rig, fresh(t, nil, nil), stoppedAt("set initial-cluster-state to existing"))
 		require.ErrorIs(t, err, sop.ErrInterrupted)
 		res := done(t, rig, fresh(t, nil, nil))
 		require.Nil(t, res.Plan.Consent, "nothing is lost")

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/etcdrill/etcdrill/lab/container/image"
 	"github.com/etcdrill/etcdrill/lab/fault"
 	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/command"
@@ -19,7 +21,7 @@ import (
 // looked at.
 type Scenario struct {
 	Name   string   // lower case, words joined by hyphens
-	Suites []string // safeguard, learner, reload, removal, operator, network, disk, trust, soak
+	Suites []string // safeguard, learner, reload, removal, migration, operator, network, disk, trust, maintenance, recovery, upgrade, soak
 	Tier   Tier     // the smallest tier that plays it
 	Start  Start
 	// Procedure is what the operator types. LEADER, FOLLOWER, CLUSTERID,
@@ -31,6 +33,9 @@ type Scenario struct {
 	// Quiet has no clients write meanwhile: where every byte is watched, or
 	// where there is no cluster.
 	Quiet bool
+	// Patience is how long its operators wait for a leader, where a strike sees to
+	// it that there is none to come; as long as anybody's when 0.
+	Patience time.Duration
 	// Sweep plays it once for each kill point as well.
 	Sweep *Sweep
 	// Pending says what is missing, for a row that cannot be played yet.
@@ -66,7 +71,7 @@ func Tiers() []Tier { return []Tier{Smoke, PR, Nightly, Soak} }
 
 // Suites are the names of all suites.
 func Suites() []string {
-	return []string{"safeguard", "learner", "reload", "removal", "operator", "network", "disk", "trust", "soak"}
+	return []string{"safeguard", "learner", "reload", "removal", "migration", "operator", "network", "disk", "trust", "maintenance", "recovery", "upgrade", "soak"}
 }
 
 // Start is the cluster that a scenario begins with.
@@ -74,10 +79,31 @@ type Start struct {
 	Hosts  int      // of the inventory: members once it is created; 3 when 0
 	Spares int      // hosts of the lab beside them, of the addresses that follow
 	Infra  bool     // one host more in group infra
+	Stale  int      // clients there that know the members of the start alone; with Infra
 	Vars   string   // lines of the group's vars, "key: value", one a line
 	Blank  bool     // no cluster is created
 	Disks  bool     // of disks that can be hurt, where the machine can have them
+	Points bool     // of an etcd that can be told to crash at its gofail points
+	Waste  int      // mebibytes of every database that are not in use; made before clients write, whose past it would take from those who judge
+	Etcd   string   // version that the hosts have; empty is the one that is linked in
+	Users  bool     // all who use the cluster can log in, though it asks nobody yet
 	Before []string // commands of operators before the procedure, none of which is hurt
+}
+
+// versions are the versions of etcd that a scenario is about.
+func (s Scenario) versions() []string {
+	if s.Start.Etcd == "" {
+		return nil
+	}
+	all := []string{s.Start.Etcd}
+	for _, c := range slices.Concat(s.Start.Before, []string{s.Procedure}, s.Ending.Then) {
+		for _, w := range strings.Fields(c) {
+			if slices.Contains(image.Versions(), w) && !slices.Contains(all, w) {
+				all = append(all, w)
+			}
+		}
+	}
+	return all
 }
 
 // A Strike is a fault and its moment.
@@ -91,6 +117,8 @@ type Strike struct {
 	For time.Duration
 	// Stays leaves it to the ending's commands to live with it.
 	Stays bool
+	// Perhaps takes it that its moment never comes: it only makes an end sooner.
+	Perhaps bool
 }
 
 // At is a moment of the procedure: a state of the step with this title. A title
@@ -163,6 +191,15 @@ func completes() Ending { return Ending{} }
 // every host is as it was.
 func refuses(safeguard string) Ending {
 	return Ending{Statuses: []int{3}, Says: "refused by safeguard " + safeguard, Untouched: true}
+}
+
+// refusesOnceRead: as refuses, where what was read went by way of etcd's log, as
+// who its users are does. Bytes change on members; who looks after the end says
+// what did not.
+func refusesOnceRead(safeguard string) Ending {
+	e := refuses(safeguard)
+	e.Untouched = false
+	return e
 }
 
 // resumes: the operator dies, and the same command, typed again, is done.
@@ -262,12 +299,18 @@ func (s Scenario) Check() error {
 				bad("%s: %w", k.Fault, err)
 			}
 		}
+		if k.Fault.Kind() == "crash point" && !s.Start.Points {
+			bad("%s: its members have no points to crash at: Start.Points", k.Fault)
+		}
 		for _, at := range []At{k.At, k.Until} {
 			if at.Step == "" || s.like != nil { // of a sweep: it was come by
 				continue
 			}
 			if _, ok := stepNames()[verb]; ok && !knownStep(verb, at.Step) {
 				bad("%s: procedure %s has no step %q; it has %s", k.Fault, verb, at.Step, strings.Join(stepNames()[verb], ", "))
+			}
+			if at.State == Applied && changes()[at.Step] == "" {
+				bad("%s: no call of step %q is held back once it is applied; those of %s are", k.Fault, at.Step, strings.Join(slices.Sorted(maps.Keys(changes())), ", "))
 			}
 		}
 	}
@@ -310,17 +353,35 @@ func stepNames() map[string][]string {
 	references := []string{"refresh"}
 	retire := []string{"stop etcd", "disable the unit", "remove the unit's file", "remove the join drop-in", "mask the unit", "let systemd read the unit", "set aside"}
 	takeDown := []string{"save a snapshot", "stop etcd", "disable the unit", "remove the old etcd.conf", "set aside", "forget the cluster's ID"}
+	joins := slices.Concat([]string{"save a snapshot", "add as learner", "add to the inventory"}, prepare,
+		[]string{"lift the start timeout while it joins", "write the join drop-in", "wait until it answers",
+			"let it publish its name again", "wait until it serves", "wait until caught up", "promote to voter", "remove the join drop-in"}, references)
+	leaves := slices.Concat(references, []string{"save a snapshot", "hand over the leadership", "remove member"}, retire, []string{"remove from the inventory"})
 	roll := []string{"hand over the leadership", "restart etcd", "wait until it answers", "soak"}
 	return map[string][]string{
 		"createCluster": slices.Concat([]string{"make the CA"}, prepare, []string{"wait until all members agree", "set initial-cluster-state to existing",
 			"refresh etcdctl.sh", "remember the cluster's ID"}, takeDown),
-		"addMember": slices.Concat([]string{"save a snapshot", "add as learner", "add to the inventory"}, prepare,
-			[]string{"lift the start timeout while it joins", "write the join drop-in", "wait until it answers", "wait until caught up", "promote to voter", "remove the join drop-in"}, references),
-		"removeMember":   slices.Concat(references, []string{"save a snapshot", "hand over the leadership", "remove member"}, retire, []string{"remove from the inventory"}),
-		"restart":        roll,
-		"reloadConfig":   slices.Concat(references, roll),
+		"addMember":     joins,
+		"removeMember":  leaves,
+		"replaceMember": slices.Concat(joins, leaves, []string{"disarm"}),
+		"migrate":       slices.Concat(joins, leaves, []string{"stale-clients"}), // it is waited for
+		"restart":       roll,
+		"upgrade": slices.Concat([]string{"bring etcd", "save a snapshot", "enable the downgrade to", "wait until the data is in the form of", "cancel the downgrade",
+			"keep etcd", "put etcd", "install etcd"}, roll, []string{"wait for cluster version"}),
+		"reloadConfig": slices.Concat(references, roll),
+		"moveLeader":   {"hand over the leadership"},
+		"defrag":       {"soak", "hand over the leadership", "defragment", "wait until it answers"},
+		"compact":      {"compact", "compact by one more, so that what is free is counted"},
+		"alarm:disarm": {"disarm"},
+		"enableAuth": {"add role root", "remove a user root whose password nobody can tell", "add user root", "grant root its role",
+			"enable authentication", "wait until all clients get in"},
+		"rotateCerts": slices.Concat([]string{"issue the certificate", "soak", "write", "wait until it is served"},
+			[]string{"make the CA", "trust it here", "trust it in"}, roll, []string{"let the other CA sign", "trust it no more in", "trust it no more here", "put it aside"}),
 		"destroyCluster": takeDown,
-		"snapshot":       {"save and verify"},
+		"snapshot":       {"save and verify", "make", "replay the log", "fetch and verify", "delete the copy in"},
+		"restore": slices.Concat([]string{"note what is restored"}, takeDown[:5], []string{"install etcdutl", "make the CA"}, prepare,
+			[]string{"send the snapshot", "restore the data", "wait until all members agree", "set initial-cluster-state to existing", "remember the cluster's ID"}, references,
+			[]string{"delete the copy in", "note that it is restored"}),
 	}
 }
 

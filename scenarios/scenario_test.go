@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -41,7 +42,7 @@ func TestRowsMakeSense(t *testing.T) {
 	for _, tier := range Tiers() {
 		require.Positive(t, tiers[tier], "tier %s has nothing of its own", tier)
 	}
-	require.Contains(t, ListText(all), "PENDING: there is no migrate yet")
+	require.Contains(t, ListText(all), "PENDING: there is no procedure that changes a peer URL")
 }
 
 func TestWhatMakesNoSense(t *testing.T) {
@@ -54,6 +55,12 @@ func TestWhatMakesNoSense(t *testing.T) {
 		"step": {func(s *Scenario) {
 			s.Strikes = []Strike{at(before("promote"), fault.Kill(fault.Leader))}
 		}, `procedure addMember has no step "promote"; it has save a snapshot, add as learner`},
+		"step that changes nothing in etcd": {func(s *Scenario) {
+			s.Strikes = []Strike{at(applied("start etcd"), fault.Kill(fault.Leader))}
+		}, `no call of step "start etcd" is held back once it is applied; those of add as learner, compact,`},
+		"points to crash at": {func(s *Scenario) {
+			s.Strikes = []Strike{from(fault.CrashAt(fault.Leader, fault.BeforeSave))}
+		}, "its members have no points to crash at"},
 		"step to heal at": {func(s *Scenario) {
 			s.Strikes = []Strike{{Fault: fault.Kill(fault.Leader), Until: after("hand over the leadership")}}
 		}, `has no step "hand over the leadership"`},
@@ -107,8 +114,91 @@ func TestPick(t *testing.T) {
 	}
 	_, err = RunSuite(t.Context(), SuiteSpec{Pattern: "no-such"})
 	require.ErrorIs(t, err, ErrScenario)
-	_, err = RunSuite(t.Context(), SuiteSpec{Pattern: "smoke", Lab: "container"})
+	_, err = RunSuite(t.Context(), SuiteSpec{Pattern: "smoke", Lab: "cloud"})
 	require.ErrorIs(t, err, ErrLab)
+}
+
+// On a pull request every procedure meets each of the faults that it is to bear,
+// if only once: what is moved to the nights must have somebody else to stand for
+// it.
+func TestPullRequestsMeetEveryFault(t *testing.T) {
+	want := map[string][]string{
+		"addMember":      {"alarm", "bridge", "compaction", "crash", "cut", "delay", "disk full", "edited inventory", "expired certificate", "firewall", "foreign cluster", "former data", "isolation", "kill", "loss", "no journal", "operator interrupt", "operator kill", "operator second", "other cluster remembered", "pause", "power cycle", "power loss", "quota alarm", "reply lost", "slow sync", "small quota", "stale data", "torn journal", "wrong CA"},
+		"alarm:disarm":   {"quota alarm"},
+		"compact":        {"operator kill"},
+		"createCluster":  {"crash", "lost CA", "operator kill", "power", "visit"},
+		"defrag":         {"crash", "kill", "operator kill"},
+		"destroyCluster": {"operator kill", "power"},
+		"migrate":        {"crash", "kill", "leadership", "operator kill", "power"},
+		"moveLeader":     {"crash", "operator kill"},
+		"reloadConfig":   {"edited file", "operator kill"},
+		"removeMember":   {"crash", "flip backend", "image", "isolation", "leadership", "old image", "operator kill", "reply lost"},
+		"replaceMember":  {"crash", "kill", "leadership", "operator kill"},
+		"restart":        {"clock", "crash", "cut", "kill", "operator kill", "pause"},
+		"restore":        {"crash", "operator kill", "power", "visit"},
+		"rotateCerts":    {"kill", "operator kill"},
+		"upgrade":        {"crash", "edited file", "kill", "operator kill"},
+	}
+	all, err := All("", 0)
+	require.NoError(t, err)
+	picked, err := Pick(all, string(PR))
+	require.NoError(t, err)
+	met := map[string]map[string]bool{}
+	for _, s := range picked {
+		verb, _, _ := strings.Cut(s.Procedure, " ")
+		if met[verb] == nil {
+			met[verb] = map[string]bool{}
+		}
+		if s.Sweep != nil {
+			met[verb]["operator kill"] = true
+		}
+		for _, k := range s.Strikes {
+			met[verb][k.Fault.Kind()] = true
+		}
+	}
+	for verb, kinds := range want {
+		for _, kind := range kinds {
+			require.True(t, met[verb][kind], "no row of tier pr has %s meet %q", verb, kind)
+		}
+	}
+}
+
+// What a kill sweep plays first is not played twice.
+func TestTwinsArePlayedOnce(t *testing.T) {
+	all, err := All("", 0)
+	require.NoError(t, err)
+	picked, err := Pick(all, "restart,sample-restart,remove,sample-remove-leader")
+	require.NoError(t, err)
+	left, twins := withoutTwins(picked)
+	require.Equal(t, []string{"restart is what sample-restart plays first"}, twins)
+	require.Len(t, left, 3, "a sweep that begins with a strike is no twin of a row without")
+	picked, err = Pick(all, "restart,remove")
+	require.NoError(t, err)
+	left, twins = withoutTwins(picked)
+	require.Empty(t, twins)
+	require.Equal(t, picked, left)
+}
+
+// On machines there are a few rows for each push, and all but sweeps and walks
+// each night.
+func TestRowsForMachines(t *testing.T) {
+	all, err := All("", 0)
+	require.NoError(t, err)
+	rows := forMachines(all)
+	count := map[Tier]int{}
+	for _, s := range rows {
+		require.NoError(t, s.Check())
+		require.Nil(t, s.Sweep)
+		count[s.Tier]++
+	}
+	require.Equal(t, 2, count[Smoke], "each that is named is a row")
+	require.Equal(t, 9, count[PR], "each that is named is a row")
+	require.Greater(t, count[Nightly], 80)
+	_, err = Pick(rows, "soak")
+	require.ErrorIs(t, err, ErrScenario)
+	for _, s := range all {
+		require.NotEmpty(t, s.Tier, "they are copies")
+	}
 }
 
 // Titles are in the procedures' source, some with an ID or a path at the end.
@@ -122,15 +212,18 @@ func TestStrikesNameStepsThatThereAre(t *testing.T) {
 		ast.Inspect(f, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.KeyValueExpr:
-				if k, ok := n.Key.(*ast.Ident); ok && k.Name == "Title" {
+				if k, ok := n.Key.(*ast.Ident); ok && (k.Name == "Title" || k.Name == "Name") { // a safeguard is waited for as well
 					for _, l := range literals(n.Value) {
 						titles[strings.TrimSpace(l)] = true
 					}
 				}
-			case *ast.CallExpr: // removeFile(host, path, title)
-				if id, ok := n.Fun.(*ast.Ident); ok && id.Name == "removeFile" && len(n.Args) == 3 {
-					for _, l := range literals(n.Args[2]) {
-						titles[l] = true
+			case *ast.CallExpr: // removeFile(host, path, title), step(title, ...)
+				place := map[string]int{"removeFile": 2, "step": 0}
+				if id, ok := n.Fun.(*ast.Ident); ok {
+					if i, titled := place[id.Name]; titled && i < len(n.Args) {
+						for _, l := range literals(n.Args[i]) {
+							titles[l] = true
+						}
 					}
 				}
 			}
@@ -408,13 +501,14 @@ func TestGate(t *testing.T) {
 	require.ErrorContains(t, call("/etcdserverpb.Cluster/MemberAdd"), "deadline exceeded", "it was applied, and the reply lost")
 	require.NoError(t, call("/etcdserverpb.Cluster/MemberAdd"), "one reply, and no more")
 	require.Equal(t, 3, calls)
+	require.NoError(t, call("/etcdserverpb.KV/Compact"), "what it holds is changed as well")
 	require.NoError(t, g.Append(sop.Record{Step: 1, Title: "add as learner", State: sop.Done}))
 	require.NoError(t, g.Append(sop.Record{State: sop.Finished}))
 	require.NoError(t, g.conn.Close())
 	require.NoError(t, <-attended)
 	house.close()
 	require.Equal(t, []string{
-		"began: add as learner", "recorded: add as learner", "applied: add as learner", "applied: add as learner", "done: add as learner",
+		"began: add as learner", "recorded: add as learner", "applied: add as learner", "applied: add as learner", "applied: add as learner", "done: add as learner",
 	}, met)
 
 	_, err = EnterGate(filepath.Join(dir, "none"))
@@ -458,4 +552,41 @@ func TestVerdictsOfStrikes(t *testing.T) {
 	k.strikes[0].struck, k.strikes[0].bit = true, errors.New("never bit")
 	v, _ = k.account(false)
 	require.Equal(t, Unknown, v)
+}
+
+// What others wait for is played first and what is short last, and a player that
+// finds nothing to play waits for the points of a sweep that another plays.
+func TestQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refusal := &act{sc: Scenario{Name: "refusal", Ending: refuses("votes")}}
+		plain := &act{sc: Scenario{Name: "plain", Ending: refuses("votes").then(sameAgain)}}
+		swept := &act{sc: Scenario{Name: "swept", Sweep: &Sweep{}}, sweeps: true}
+		q := &queue{waiting: inTurn([]*act{refusal, plain, swept}), total: 3}
+		q.changed.L = &q.mu
+		require.Equal(t, swept, q.next())
+		require.Equal(t, plain, q.next())
+		require.Equal(t, refusal, q.next())
+		told := ""
+		tell := func(ended, total int) { told += fmt.Sprintf("%d of %d ", ended, total) }
+		q.done(refusal, tell)
+
+		var late *act
+		go func() { late = q.next() }()
+		synctest.Wait()
+		require.Nil(t, late, "there is nothing to play yet")
+		swept.points = []*act{{sc: Scenario{Name: "point"}}}
+		q.done(swept, tell)
+		synctest.Wait()
+		require.Equal(t, swept.points[0], late)
+
+		over := false
+		go func() { over = q.next() == nil }()
+		synctest.Wait()
+		require.False(t, over, "others play still")
+		q.done(plain, tell)
+		q.done(late, tell)
+		synctest.Wait()
+		require.True(t, over)
+		require.Equal(t, "1 of 3 2 of 4 3 of 4 4 of 4 ", told)
+	})
 }

@@ -110,6 +110,9 @@ func (s Scenario) Source() string {
 			if k.Stays {
 				parts = append(parts, "Stays: true")
 			}
+			if k.Perhaps {
+				parts = append(parts, "Perhaps: true")
+			}
 			fmt.Fprintf(&b, "{%s}, // %s: %s\n", strings.Join(parts, ", "), k.At, k.Fault)
 		}
 		b.WriteString("},\n")
@@ -122,6 +125,9 @@ func (s Scenario) Source() string {
 		if flag.on {
 			fmt.Fprintf(&b, " %s: true,", flag.name)
 		}
+	}
+	if s.Patience != 0 {
+		fmt.Fprintf(&b, " Patience: %d,", s.Patience)
 	}
 	if s.Mutant != "" {
 		fmt.Fprintf(&b, " Mutant: %q,", s.Mutant)
@@ -146,6 +152,9 @@ func (s Start) source() string {
 	if s.Infra {
 		parts = append(parts, "Infra: true")
 	}
+	if s.Stale > 0 {
+		parts = append(parts, fmt.Sprintf("Stale: %d", s.Stale))
+	}
 	if s.Vars != "" {
 		parts = append(parts, fmt.Sprintf("Vars: %q", s.Vars))
 	}
@@ -154,6 +163,15 @@ func (s Start) source() string {
 	}
 	if s.Disks {
 		parts = append(parts, "Disks: true")
+	}
+	if s.Points {
+		parts = append(parts, "Points: true")
+	}
+	if s.Waste != 0 {
+		parts = append(parts, fmt.Sprintf("Waste: %d", s.Waste))
+	}
+	if s.Etcd != "" {
+		parts = append(parts, fmt.Sprintf("Etcd: %q", s.Etcd))
 	}
 	if len(s.Before) > 0 {
 		parts = append(parts, fmt.Sprintf("Before: %#v", s.Before))

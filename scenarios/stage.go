@@ -6,11 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -18,6 +17,7 @@ import (
 	"github.com/etcdrill/etcdrill/lab/check"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
+	"github.com/etcdrill/etcdrill/lab/fault"
 	"github.com/etcdrill/etcdrill/lab/workload"
 	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/config"
@@ -85,6 +85,9 @@ type stage struct {
 	// env is what operators get beside what every operator gets.
 	env     map[string]string
 	profile workload.Profile // of the load
+	// user is who the load's clients are, with the password of all; empty for
+	// nobody.
+	user string
 
 	load    *workload.Load
 	history *workload.History
@@ -223,6 +226,10 @@ func (s *stage) perform(ctx context.Context, n int, r row) played {
 	default:
 		p.outcome, err = s.operator(ctx, &p)
 	}
+	if err == nil && p.verdict == Pass {
+		s.follow(p)
+		p.after = slices.Clone(s.intended)
+	}
 	if r.end != nil {
 		if ended := r.end(ctx, args); ended != nil && err == nil {
 			return end(s.causeOf(ctx, strikeVerdict(ended)), "%v", ended)
@@ -234,8 +241,6 @@ func (s *stage) perform(ctx context.Context, n int, r row) played {
 	if p.verdict != Pass {
 		return p
 	}
-	s.follow(p)
-	p.after = slices.Clone(s.intended)
 	if r.check != nil {
 		if err := r.check(ctx, s, p.outcome); err != nil {
 			return end(s.causeOf(ctx, Violation), "%v", err)
@@ -272,7 +277,7 @@ func (s *stage) operator(ctx context.Context, p *played) (Outcome, error) {
 		p.verdict, p.reason = verdictOf(o.Status, p.mayRefuse), fmt.Sprintf("exit status %d, one of %v was wanted: %s", o.Status, p.statuses, lastWords(o.Stderr))
 	case p.statuses == nil && o.Status != p.status:
 		p.verdict, p.reason = verdictOf(o.Status, p.mayRefuse), fmt.Sprintf("exit status %d, %d was wanted: %s", o.Status, p.status, lastWords(o.Stderr))
-	case !strings.Contains(said, p.says):
+	case !strings.Contains(unfolded(said), unfolded(p.says)):
 		p.verdict, p.reason = Violation, fmt.Sprintf("it was to say %q and said: %s", p.says, lastWords(said))
 	}
 	return o, nil
@@ -322,7 +327,7 @@ func (s *stage) untouched(ctx context.Context, p *played) (o Outcome, err error)
 			return o, err
 		}
 		p.other.Etcd += seconds(time.Since(waits))
-		before, err := s.fingerprint(true)
+		before, err := s.fingerprint(ctx, true)
 		if err != nil {
 			return o, err
 		}
@@ -330,7 +335,7 @@ func (s *stage) untouched(ctx context.Context, p *played) (o Outcome, err error)
 			return o, err
 		}
 		own += o.Ended.Sub(o.Began)
-		after, err := s.fingerprint(false)
+		after, err := s.fingerprint(ctx, false)
 		if err != nil {
 			return o, err
 		}
@@ -350,7 +355,7 @@ func (s *stage) untouched(ctx context.Context, p *played) (o Outcome, err error)
 // audited runs a row's operator between two looks at every byte, whatever else
 // writes meanwhile.
 func (s *stage) audited(ctx context.Context, p *played) (Outcome, error) {
-	before, err := s.fingerprint(false)
+	before, err := s.fingerprint(ctx, false)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -358,7 +363,7 @@ func (s *stage) audited(ctx context.Context, p *played) (Outcome, error) {
 	if err != nil {
 		return o, err
 	}
-	after, err := s.fingerprint(false)
+	after, err := s.fingerprint(ctx, false)
 	if err == nil {
 		p.audit = auditOf(before, after)
 	}
@@ -367,14 +372,14 @@ func (s *stage) audited(ctx context.Context, p *played) (Outcome, error) {
 
 // fingerprint looks at every byte. The look before is good enough where it may
 // be and nothing was written since.
-func (s *stage) fingerprint(again bool) (map[string]string, error) {
+func (s *stage) fingerprint(ctx context.Context, again bool) (map[string]string, error) {
 	if again && s.prints != nil {
-		if newest, _, err := s.newestWrite(); err == nil && newest.Before(s.printed) {
+		if newest, _, err := s.newestWrite(ctx); err == nil && newest.Before(s.printed) {
 			return s.prints, nil
 		}
 	}
 	began := time.Now()
-	prints, err := s.rig.Fingerprint()
+	prints, err := s.rig.Fingerprint(ctx)
 	if err == nil {
 		s.prints, s.printed = prints, began
 	}
@@ -392,7 +397,7 @@ func (s *stage) stillness(ctx context.Context) error {
 	defer tick.Stop()
 	began := time.Now()
 	for {
-		newest, file, err := s.newestWrite()
+		newest, file, err := s.newestWrite(ctx)
 		if err != nil {
 			return err
 		}
@@ -410,30 +415,14 @@ func (s *stage) stillness(ctx context.Context) error {
 	}
 }
 
-func (s *stage) newestWrite() (newest time.Time, file string, err error) {
-	for _, name := range s.rig.Lab.Info().Hosts {
-		root := s.rig.Lab.Root(name)
-		err := filepath.WalkDir(root, func(at string, e fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if rel, _ := filepath.Rel(root, at); rel == "run" || rel == filepath.Join("var", "log") {
-				return fs.SkipDir
-			}
-			info, err := e.Info()
-			if err == nil && info.ModTime().After(newest) {
-				newest, file = info.ModTime(), at
-			}
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			return err
-		})
+func (s *stage) newestWrite(ctx context.Context) (newest time.Time, file string, err error) {
+	for _, name := range s.rig.ground.Hosts() {
+		at, written, err := s.rig.ground.Newest(ctx, name)
 		if err != nil {
 			return newest, file, fmt.Errorf("look at the files of %s: %w", name, err)
+		}
+		if written.After(newest) {
+			newest, file = written, at
 		}
 	}
 	return newest, file, nil
@@ -445,7 +434,7 @@ func (s *stage) follow(p played) {
 		return
 	}
 	switch verb := p.args[0]; {
-	case verb == "createCluster":
+	case verb == "createCluster" || verb == "restore":
 		if hosts, err := s.rig.Hosts(); err == nil {
 			s.intended = hosts
 		}
@@ -459,19 +448,35 @@ func (s *stage) follow(p played) {
 			s.left = append(s.left, p.args[1])
 		}
 		s.intended = slices.DeleteFunc(s.intended, func(h string) bool { return h == p.args[1] })
-	case verb != "restart" && verb != "reloadConfig":
+	case verb == "replaceMember":
+		s.becomes(append(slices.DeleteFunc(slices.Clone(s.intended), func(h string) bool { return h == p.args[1] || h == p.args[2] }), p.args[2]))
+	case verb == "migrate":
+		s.becomes(strings.Split(p.args[1], ","))
+	case verb != "restart" && verb != "reloadConfig" && verb != "upgrade":
 		return
 	}
 	s.changed = p.outcome.Ended
+}
+
+// becomes notes who is to be a member from now on, and who is none any more.
+func (s *stage) becomes(members []string) {
+	for _, h := range s.intended {
+		if !slices.Contains(members, h) {
+			s.left = append(s.left, h)
+		}
+	}
+	s.left = slices.DeleteFunc(s.left, func(h string) bool { return slices.Contains(members, h) })
+	s.intended = members
 }
 
 // fill puts in what the words of a command stand for.
 func (s *stage) fill(ctx context.Context, words []string) ([]string, error) {
 	args := slices.Clone(words)
 	for i, w := range args {
-		if strings.Contains(w, "DIR/") {
-			args[i] = strings.Replace(w, "DIR/", string(s.dir)+"/", 1)
-		}
+		args[i] = strings.Replace(w, "DIR/", string(s.dir)+"/", 1)
+	}
+	words = slices.Clone(args)
+	for i, w := range words {
 		for name, value := range map[string]func(context.Context) (string, error){
 			"LEADER": s.leader, "FOLLOWER": s.follower, "CLUSTERID": s.clusterID,
 			"CONSENT": func(ctx context.Context) (string, error) { return s.consent(ctx, words) },
@@ -487,6 +492,9 @@ func (s *stage) fill(ctx context.Context, words []string) ([]string, error) {
 				args[i] = ""
 			}
 		}
+	}
+	for i := range args {
+		args[i] = s.rig.ground.Here(args[i])
 	}
 	return slices.DeleteFunc(args, func(w string) bool { return w == "" }), nil
 }
@@ -577,18 +585,30 @@ func (s *stage) role(ctx context.Context, dial workload.Dial, name string) (lead
 }
 
 func (s *stage) status(ctx context.Context, dial workload.Dial, name string) (*clientv3.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
 	url, err := s.rig.clientURL(name)
 	if err != nil {
 		return nil, err
 	}
-	etcd, err := dial(ctx, url)
-	if err != nil {
-		return nil, err
+	return statusOf(ctx, dial, url)
+}
+
+// statusOf asks a member. One that takes a second to answer is given more, once:
+// the machine may have others to serve. One at which nobody listens is not.
+func statusOf(ctx context.Context, dial workload.Dial, url string) (r *clientv3.StatusResponse, err error) {
+	ask := func(within time.Duration) (slow bool) {
+		trying, stop := context.WithTimeout(ctx, within)
+		defer stop()
+		var etcd workload.Etcd
+		if etcd, err = dial(trying, url); err == nil {
+			r, err = etcd.Status(trying, url)
+			etcd.Close()
+		}
+		return err != nil && trying.Err() != nil && ctx.Err() == nil
 	}
-	defer etcd.Close()
-	return etcd.Status(ctx, url)
+	if ask(time.Second) {
+		ask(4 * time.Second)
+	}
+	return r, err
 }
 
 // --- the load ---
@@ -608,7 +628,7 @@ func (s *stage) loadAs(ctx context.Context, r row) error {
 const loadPrefix = "/etcdrill/load/"
 
 func (s *stage) startLoad(ctx context.Context) error {
-	dial, err := s.rig.Dial(embedded.Client)
+	dial, err := s.rig.dialAs(embedded.Client, s.user, s.rig.Password)
 	if err != nil {
 		return fmt.Errorf("give the load a certificate: %w", err)
 	}
@@ -616,27 +636,71 @@ func (s *stage) startLoad(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.load, err = workload.Start(ctx, workload.Spec{Profile: s.profile, Seed: s.seed, Prefix: loadPrefix, Endpoints: s.endpoints, Dial: dial}, log)
+	spec := workload.Spec{Profile: s.profile, Seed: s.seed, Prefix: loadPrefix,
+		Endpoints: func() []string { return s.endpoints(ctx) }, Refresh: s.refresh(), Dial: dial}
+	if s.profile.Stale > 0 { // they are known by their address
+		if spec.DialStale, err = s.rig.Dial(infraOfScenario); err != nil {
+			return fmt.Errorf("give stale clients a certificate: %w", err)
+		}
+	}
+	s.load, err = workload.Start(ctx, spec, log)
 	return err
+}
+
+// unfolded takes the line breaks out that a terminal's width puts in.
+func unfolded(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// refresh is how often the load's clients look at the references: a client that
+// is well served would else stay where it is, and a migration waits for those
+// who are connected to its last old member for a quarter of an hour. On machines a
+// look costs a connection to each.
+func (s *stage) refresh() time.Duration {
+	if s.rig.Lab == nil {
+		return 5 * time.Second
+	}
+	return 500 * time.Millisecond
+}
+
+// restarted are the stale clients of the load, if it is to have any.
+func (s *stage) restarted() fault.Restarted {
+	if s.profile.Stale == 0 {
+		return nil
+	}
+	return staleOf{s}
+}
+
+type staleOf struct{ s *stage }
+
+// RestartStale implements fault.Restarted.
+func (o staleOf) RestartStale() {
+	if o.s.load != nil {
+		o.s.load.RestartStale()
+	}
 }
 
 // endpoints are what a client in the lab goes by: the newest environment file
 // on any host. So the load depends on the references as real clients do.
-func (s *stage) endpoints() []string {
-	var newest time.Time
+func (s *stage) endpoints(ctx context.Context) []string {
+	hosts := s.rig.ground.Hosts()
+	written, named := make([]time.Time, len(hosts)), make([][]string, len(hosts))
+	var reading sync.WaitGroup
+	for i, name := range hosts {
+		reading.Go(func() {
+			content, at, err := s.rig.ground.Read(ctx, name, config.EnvPath)
+			if err != nil {
+				return
+			}
+			if env, err := config.ParseClientEnv(content); err == nil {
+				written[i], named[i] = at, env.Endpoints
+			}
+		})
+	}
+	reading.Wait()
 	var found []string
-	for _, name := range s.rig.Lab.Info().Hosts {
-		path := filepath.Join(s.rig.Lab.Root(name), config.EnvPath)
-		info, err := os.Stat(path)
-		if err != nil || !info.ModTime().After(newest) {
-			continue
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		if env, err := config.ParseClientEnv(content); err == nil && len(env.Endpoints) > 0 {
-			newest, found = info.ModTime(), env.Endpoints
+	var newest time.Time
+	for i, at := range written {
+		if at.After(newest) && len(named[i]) > 0 {
+			newest, found = at, named[i]
 		}
 	}
 	return found
@@ -657,7 +721,10 @@ func (s *stage) judge(ctx context.Context) {
 		s.summary.blame(Unknown, "interrupted before the load was judged")
 		return
 	}
+	asked := time.Now()
 	evidence, err := s.evidence(ctx)
+	// It asks, and waits for answers: a long log, a compaction, hashes.
+	s.summary.Time.Etcd += seconds(time.Since(asked))
 	if err != nil {
 		s.summary.blame(s.causeOf(ctx, Unknown), "%v", err)
 		return
@@ -846,6 +913,24 @@ func (r *Rig) spec(name string) (*inventory.Group, inventory.Host, error) {
 		h = inventory.Host{Name: name, ClientPort: g.ClientPort, PeerPort: g.PeerPort}
 	}
 	return g, h, nil
+}
+
+// member connects to the member on a host, as a client of the lab.
+func (r *Rig) member(ctx context.Context, name string) (workload.Etcd, error) {
+	dial, err := r.Dial(embedded.Client)
+	if err != nil {
+		return nil, err
+	}
+	return r.memberBy(ctx, dial, name)
+}
+
+// memberBy is member for who has a way to dial.
+func (r *Rig) memberBy(ctx context.Context, dial workload.Dial, name string) (workload.Etcd, error) {
+	url, err := r.clientURL(name)
+	if err != nil {
+		return nil, err
+	}
+	return dial(ctx, url)
 }
 
 func (r *Rig) clientURL(name string) (string, error) {

@@ -18,6 +18,7 @@ import (
 // TestFindings shows that what must not pass does not: the same evidence of
 // real members, spoilt in one place at a time.
 func TestFindings(t *testing.T) {
+	t.Parallel()
 	c, err := loopback.Start(t.Context(), t.TempDir(), loopback.Host(), "findings", 3)
 	require.NoError(t, err)
 	defer c.Close()
@@ -86,7 +87,7 @@ func TestStepsAndTime(t *testing.T) {
 	base := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(ms int) time.Time { return base.Add(time.Duration(ms) * time.Millisecond) }
 	ms := time.Millisecond
-	o := Outcome{Began: at(0), Ended: at(10000), Journal: []sop.Record{
+	o := Outcome{Began: at(0), Ended: at(10000), CPU: 700 * ms, Journal: []sop.Record{
 		{Time: at(100), State: sop.Waiting, Etcd: true, Took: time.Second},
 		{Time: at(1200), State: sop.Began},
 		{Time: at(1300), State: sop.Skipped, Step: 1, Title: "save", Took: 50 * ms},
@@ -111,6 +112,33 @@ func TestStepsAndTime(t *testing.T) {
 	require.InDelta(t, 1.0, got.Watch, 1e-9)
 	require.InDelta(t, 0.86, got.Own, 1e-9)
 	require.InDelta(t, 10.0, got.total(), 1e-9)
+	require.InDelta(t, 1.4, got.plus(got).CPU, 1e-9, "it is a part of the others")
+}
+
+// Two hosts stop their etcd side by side: each is waited for from its own record
+// to its own next one, and both at once count once.
+func TestStepsAndTimeSideBySide(t *testing.T) {
+	base := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(ms int) time.Time { return base.Add(time.Duration(ms) * time.Millisecond) }
+	ms := time.Millisecond
+	o := Outcome{Began: at(0), Ended: at(9000), Journal: []sop.Record{
+		{Time: at(1000), State: sop.Began},
+		{Time: at(1100), State: sop.Recorded, Step: 1, Title: "stop", Host: "a", Etcd: true},
+		{Time: at(1200), State: sop.Recorded, Step: 3, Title: "stop", Host: "b", Etcd: true},
+		{Time: at(2200), State: sop.Answered, Step: 3, Title: "stop", Host: "b", Etcd: true},
+		{Time: at(2300), State: sop.Done, Step: 3, Title: "stop", Host: "b", Etcd: true, Took: 1200 * ms},
+		{Time: at(2400), State: sop.Recorded, Step: 4, Title: "set aside", Host: "b"},
+		{Time: at(8100), State: sop.Answered, Step: 1, Title: "stop", Host: "a", Etcd: true},
+		{Time: at(8200), State: sop.Done, Step: 1, Title: "stop", Host: "a", Etcd: true, Took: 7200 * ms},
+	}}
+	require.Equal(t, []stepWindow{
+		{"stop", "a", sop.Done, window{at(1000), at(8200)}},
+		{"stop", "b", sop.Done, window{at(1100), at(2300)}},
+		{"set aside", "b", sop.Recorded, window{at(2300), at(9000)}},
+	}, stepsOf(o.Journal, o.Ended))
+	got := spent(o)
+	require.InDelta(t, 7.1, got.Etcd, 1e-9)
+	require.InDelta(t, 1.9, got.Own, 1e-9)
 }
 
 func TestQuietBefore(t *testing.T) {
@@ -138,7 +166,7 @@ func TestReport(t *testing.T) {
 			{Name: strings.Repeat("long ", 20), Verdict: Violation, Seconds: 1234.5, UnderLoad: true, MaxWriteGapMS: 12345, QuietGapMS: 12345, AckedWrites: 1234567, LostWrites: 12345, Output: "operators/1-x"},
 			{Name: "not loaded", Verdict: Pass, Seconds: 1}, {Name: "never played", Verdict: Skipped},
 		},
-		Time: Spent{Etcd: 1000, Health: 1000, Watch: 1000, Quiet: 1000, Own: 1000}}
+		Time: Spent{Etcd: 1000, Health: 1000, Watch: 1000, Quiet: 1000, Own: 1000, CPU: 1000}}
 	s.blame(Violation, "an operator said \x1b[31mred\x1b[0m and\n%s", strings.Repeat("more ", 40))
 	text := s.Text()
 	for line := range strings.Lines(text) {
@@ -151,6 +179,7 @@ func TestReport(t *testing.T) {
 
 // TestRowsThatMustFail plays rows on a real cluster that are to see red.
 func TestRowsThatMustFail(t *testing.T) {
+	t.Parallel()
 	red := func(t *testing.T, want Verdict, reason string, rows ...row) *Summary {
 		t.Helper()
 		inventory, spares := BuiltIn()
@@ -165,20 +194,25 @@ func TestRowsThatMustFail(t *testing.T) {
 		return &sum
 	}
 	t.Run("another exit status", func(t *testing.T) {
+		t.Parallel()
 		sum := red(t, Violation, "exit status 0, 3 was wanted",
 			row{command: "createCluster", status: 3}, row{command: "status"})
 		require.Equal(t, Skipped, sum.Procedures[2].Verdict, "what comes after is not played")
 	})
 	t.Run("a refusal that touches", func(t *testing.T) {
+		t.Parallel()
 		red(t, Violation, "it touched what it was to leave alone", row{command: "removeMember 10.10.10.12 -waive=spare -reason=test", untouched: true})
 	})
 	t.Run("an operator that could not be killed", func(t *testing.T) {
+		t.Parallel()
 		red(t, Unknown, "before it could be killed", row{command: "restart -plan=true", kill: &Kill{Title: "no such step", State: sop.Done}})
 	})
 	t.Run("words that were not said", func(t *testing.T) {
+		t.Parallel()
 		red(t, Violation, "it was to say", row{command: "status", says: "all is lost"})
 	})
 	t.Run("a member that nobody intended", func(t *testing.T) {
+		t.Parallel()
 		sum := red(t, Violation, "membership-agrees",
 			row{command: "addMember 10.10.10.13", loaded: true, check: func(_ context.Context, s *stage, _ Outcome) error {
 				s.intended = s.intended[:3]

@@ -3,7 +3,6 @@ package scenarios_test
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,12 +11,21 @@ import (
 	"github.com/etcdrill/etcdrill/scenarios"
 )
 
-// The end-to-end story, on real machines with real PostgreSQL.
+// The end-to-end stories, on real machines with real PostgreSQL: one after the
+// other, since two of their sites are more than a small machine bears at once.
 func TestStory(t *testing.T) {
-	cache, err := os.UserCacheDir()
-	require.NoError(t, err)
+	t.Parallel()
+	for _, tale := range []scenarios.Tale{scenarios.Membership(), scenarios.Renewal()} {
+		t.Run(tale.Name, func(t *testing.T) { tell(t, tale) })
+	}
+}
+
+// tell plays a story, in which nothing may happen to anybody.
+func tell(t *testing.T, tale scenarios.Tale) {
+	t.Helper()
+	_, cache := places(t)
 	sum, err := scenarios.Story(t.Context(), scenarios.StorySpec{
-		Executable: executable(t), Root: t.TempDir(), Cache: filepath.Join(cache, "etcdrill", "images"),
+		Tale: tale, Executable: executable(t), Root: t.TempDir(), Cache: cache,
 		Out: keep(t), Path: os.Getenv("PATH"), Seed: 11, Report: os.Stderr,
 	})
 	if errors.Is(err, container.ErrNoDocker) {
@@ -34,7 +42,8 @@ func TestStory(t *testing.T) {
 	require.Zero(t, d.VIPTwiceMS)
 	require.Equal(t, 1, d.Timeline, "nobody was ever promoted but the first primary")
 	require.Positive(t, d.VIPGoneTimes, "vip-manager was restarted on the primary, and takes the address away for that")
-	require.Len(t, d.Procedures, len(sum.Procedures))
+	require.Len(t, sum.Procedures, len(tale.Chapters))
+	require.Len(t, d.Procedures, len(tale.Chapters))
 	for _, p := range d.Procedures {
 		require.Positive(t, p.AckedRows, p.Name)
 		require.Positive(t, p.MaxWriteGapMS, p.Name)

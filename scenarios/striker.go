@@ -50,17 +50,18 @@ type pending struct {
 
 // newStriker makes a ground on the stage. The seed decides who is struck.
 func (s *stage) newStriker(strikes []Strike, subject string, seed int64) (*striker, error) {
+	subject = s.rig.ground.Here(subject)
 	k := &striker{counted: map[string]int{}, verdict: Pass, stage: s, subject: subject}
 	for _, st := range strikes {
 		k.strikes = append(k.strikes, &pending{Strike: st})
 	}
-	journal, err := fault.OpenJournal(filepath.Join(s.rig.Lab.Info().Dir, fault.JournalName))
+	journal, err := fault.OpenJournal(filepath.Join(s.rig.ground.Dir(), fault.JournalName))
 	if err != nil {
 		return nil, err
 	}
 	k.ground = &fault.Ground{
-		Lab: s.rig.Lab, Kind: "embedded", Journal: journal, Random: rand.New(rand.NewPCG(uint64(seed), 1)),
-		PKI: s.rig.pki(), Beside: filepath.Dir(s.rig.Inventory()), Images: s.dir.path("kept"),
+		Lab: s.rig.ground, Kind: s.rig.ground.Kind(), Here: s.rig.ground.Here, Journal: journal, Random: rand.New(rand.NewPCG(uint64(seed), 1)),
+		Clients: s.restarted(), PKI: s.rig.pki(), Beside: filepath.Dir(s.rig.Inventory()), Images: s.dir.path("kept"),
 		Cast: fault.Troupe{
 			// The identity is there once the cluster was created.
 			Dial: func(ctx context.Context, endpoint string) (workload.Etcd, error) {
@@ -75,7 +76,7 @@ func (s *stage) newStriker(strikes []Strike, subject string, seed int64) (*strik
 				if err != nil {
 					return nil, err
 				}
-				return workload.Dialer{TLS: config, User: user, Password: password, Connect: s.rig.Lab.DialContext(embedded.Client)}.Dial(ctx, endpoint)
+				return workload.Dialer{TLS: config, User: user, Password: password, Connect: s.rig.ground.Connect(embedded.Client)}.Dial(ctx, endpoint)
 			},
 			URL: s.rig.clientURL, Members: func() []string { return s.intended }, Subject: subject,
 			Hands: [2]string{embedded.Admin, embedded.Client},
@@ -147,10 +148,7 @@ func (k *striker) note(err error) {
 	if err == nil || k.verdict != Pass {
 		return
 	}
-	k.verdict, k.reason = Infra, err.Error()
-	if errors.Is(err, fault.ErrBroken) {
-		k.verdict = Violation
-	}
+	k.verdict, k.reason = strikeVerdict(err), err.Error()
 }
 
 func (k *striker) strike(ctx context.Context, p *pending, m Moment) error {
@@ -197,7 +195,7 @@ func (k *striker) end(ctx context.Context, all bool) error {
 			errs = append(errs, k.strike(ctx, p, Moment{}))
 		}
 	}
-	for _, p := range k.strikes {
+	for _, p := range slices.Backward(k.strikes) { // a member can be started again once its host has power
 		if p.wound != nil && slices.Contains(p.wound.Hosts, k.subject) && p.over.IsZero() {
 			p.over = time.Now()
 		}
@@ -222,7 +220,7 @@ func (k *striker) account(free bool) (Verdict, string) {
 	}
 	for _, p := range k.strikes {
 		switch {
-		case free:
+		case free, p.Perhaps && !p.struck:
 		case !p.struck:
 			return Unknown, fmt.Sprintf("%s never struck: there was no moment %s; there were %s", p.Fault, p.At, k.moments())
 		case p.bit != nil:
@@ -266,14 +264,15 @@ func (k *striker) faults() (all []check.Fault, others bool) {
 		if p.wound == nil {
 			continue
 		}
-		kind, mended := p.Fault.Kind(), p.wound.Mended
-		damage := strings.HasPrefix(kind, "truncate") || strings.HasPrefix(kind, "flip")
+		kind := p.Fault.Kind()
+		injected, mended := p.wound.Gone()
+		damage := strings.HasPrefix(kind, "truncate") || strings.HasPrefix(kind, "flip") || kind == "corruption"
 		if damage {
 			mended = p.over
 		}
 		others = others || kind == "operator second" || kind == "operator overtaken"
-		all = append(all, check.Fault{Name: p.Fault.String(), Hosts: p.wound.Hosts, Injected: p.wound.Struck, Healed: mended,
-			Kills: slices.Contains([]string{"crash", "kill", "power", "power cycle", "power loss", "pause", "isolation"}, kind) || damage})
+		all = append(all, check.Fault{Name: p.Fault.String(), Hosts: p.wound.Hosts, Injected: injected, Healed: mended,
+			Kills: slices.Contains([]string{"crash", "kill", "power", "power cycle", "power loss", "pause", "isolation", "crash point"}, kind) || damage})
 	}
 	return all, others
 }
@@ -281,8 +280,8 @@ func (k *striker) faults() (all []check.Fault, others bool) {
 // close closes the journal of faults.
 func (k *striker) close() error { return k.ground.Journal.Close() }
 
-// recovered waits until every member that is to be there answers and all agree
-// on a leader.
+// recovered waits until every member that is to be there answers, all agree on a
+// leader, and each hears from a quorum.
 func (s *stage) recovered(ctx context.Context) error {
 	const within = 60 * time.Second
 	ctx, stop := context.WithTimeout(ctx, within)
@@ -291,27 +290,53 @@ func (s *stage) recovered(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	last := errors.New("nobody was asked")
 	for {
-		var last error
-		leaders := map[uint64]bool{}
-		for _, h := range s.intended {
-			leader, err := s.follows(ctx, dial, h)
-			if err != nil {
-				last = fmt.Errorf("the member on %s: %w", h, err)
-				continue
-			}
-			leaders[leader] = true
-		}
-		if last == nil && len(leaders) == 1 && !leaders[0] {
+		err := s.well(ctx, dial)
+		if err == nil {
 			return nil
 		}
-		if last == nil {
-			last = fmt.Errorf("the members do not agree on a leader")
+		if ctx.Err() == nil { // else it tells of whoever was being asked when time was up
+			last = err
 		}
 		if pause(ctx, 100*time.Millisecond) != nil {
 			return fmt.Errorf("not well again within %v of the last remedy: %w", within, last)
 		}
 	}
+}
+
+// well says which members do not answer, do not hear from a quorum, or follow
+// another leader.
+func (s *stage) well(ctx context.Context, dial workload.Dial) error {
+	var ill []string
+	leaders := map[uint64]bool{}
+	for _, h := range s.intended {
+		leader, err := s.follows(ctx, dial, h)
+		if err == nil {
+			leaders[leader] = true
+			err = s.hearsQuorum(ctx, dial, h)
+		}
+		if err != nil {
+			ill = append(ill, fmt.Sprintf("the member on %s: %v", h, err))
+		}
+	}
+	switch {
+	case len(ill) > 0:
+		return errors.New(strings.Join(ill, "; "))
+	case len(leaders) != 1 || leaders[0]:
+		return errors.New("the members do not agree on a leader")
+	}
+	return nil
+}
+
+// hearsQuorum asks the member on a host for the list that a quorum confirms.
+func (s *stage) hearsQuorum(ctx context.Context, dial workload.Dial, name string) error {
+	url, err := s.rig.clientURL(name)
+	if err != nil {
+		return err
+	}
+	_, err = memberList(ctx, dial, url)
+	return err
 }
 
 // subjectOf is the host that a command line is about.
@@ -322,6 +347,13 @@ func subjectOf(args []string) string {
 	switch args[0] {
 	case "addMember", "removeMember", "purgeHost":
 		return args[1]
+	case "replaceMember":
+		if len(args) > 2 {
+			return args[2]
+		}
+	case "migrate": // the first newcomer
+		first, _, _ := strings.Cut(args[1], ",")
+		return first
 	}
 	return ""
 }
@@ -345,13 +377,27 @@ func (k *striker) about(subject string) {
 	}
 }
 
-// healed are the hosts of the strikes that had a remedy and got it.
+// felt are the hosts of the strikes that are felt still.
+func (k *striker) felt() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var hosts []string
+	for _, p := range k.strikes {
+		if p.wound != nil && !p.dead {
+			hosts = append(hosts, p.wound.Hosts...)
+		}
+	}
+	return hosts
+}
+
+// healed are the hosts of the strikes that had a remedy and got it, or that
+// mend by themselves.
 func (k *striker) healed() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var hosts []string
 	for _, p := range k.strikes {
-		if p.wound != nil && p.dead && !p.wound.Passing() {
+		if p.wound != nil && p.dead && (!p.wound.Passing() || p.wound.Returns()) {
 			hosts = append(hosts, p.wound.Hosts...)
 		}
 	}

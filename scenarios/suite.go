@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,13 +21,17 @@ import (
 type SuiteSpec struct {
 	PlaySpec
 	Pattern string // see Pick
-	Lab     string // embedded; container labs suffer no faults of scenarios yet
-	Count   int    // how often each is played, each time with the next seed; 1 when 0
-	// AtOnce is how many are played at once; 0 is one for each processor, and
-	// one more, since they wait for etcd most of the time.
+	Lab     string // embedded, or container: machines, which suffer some faults and not others
+	// Machines says where those of -lab=container are made.
+	Machines MachineSpec
+	Count    int // how often each is played, each time with the next seed; 1 when 0
+	// AtOnce is how many are played at once; 0 is two for each processor, since they
+	// wait for etcd most of the time.
 	AtOnce int
-	JUnit  string // file to write; empty for none
-	Shrink bool   // make what failed smaller, and print it
+	Mutant string        // who the operators are, to see what that looks like; empty for sane ones
+	Walk   time.Duration // how long the walk goes on; 0 is until told to stop
+	JUnit  string        // file to write; empty for none
+	Shrink bool          // make what failed smaller, and print it
 	// Prefix is what stands before the name of a target in a command to type.
 	Prefix string
 	Report io.Writer // progress and the report; nil for none
@@ -46,21 +51,40 @@ var ErrLab = errors.New("this kind of lab cannot play scenarios")
 
 // RunSuite plays scenarios, each on a lab of its own. An error means that
 // nothing was played.
-func RunSuite(ctx context.Context, spec SuiteSpec) (SuiteResult, error) {
-	if spec.Lab != "" && spec.Lab != "embedded" {
-		return SuiteResult{}, fmt.Errorf("%w: -lab=%s: its faults are not there yet, and nothing was played; use -lab=embedded", ErrLab, spec.Lab)
+func RunSuite(ctx context.Context, spec SuiteSpec) (res SuiteResult, err error) {
+	onMachines := spec.Lab == "container"
+	if spec.Lab != "" && spec.Lab != "embedded" && !onMachines {
+		return SuiteResult{}, fmt.Errorf("%w: -lab=%s: there are embedded and container", ErrLab, spec.Lab)
 	}
 	all, err := All(spec.Pattern, spec.Seed)
 	if err != nil {
 		return SuiteResult{}, err
 	}
+	if onMachines {
+		all = forMachines(all)
+	}
 	picked, err := Pick(all, spec.Pattern)
+	if err != nil && onMachines {
+		err = fmt.Errorf("%w; on machines neither a kill sweep nor the walk is played", err)
+	}
 	if err != nil {
 		return SuiteResult{}, err
 	}
+	walks := len(picked) == 1 && picked[0].Name == theWalk
+	if spec.Walk > 0 && !walks {
+		return SuiteResult{}, fmt.Errorf("%w: -walk is about soak alone, and %s is picked", ErrScenario, spec.Pattern)
+	}
 	var bad []error
-	for _, s := range picked {
-		bad = append(bad, s.Check())
+	if spec.Mutant != "" {
+		_, err := MutantNamed(spec.Mutant)
+		bad = append(bad, err)
+		if onMachines {
+			bad = append(bad, errors.New("mutants work in embedded labs alone"))
+		}
+	}
+	for i := range picked {
+		picked[i].Mutant = spec.Mutant
+		bad = append(bad, picked[i].Check())
 	}
 	if err := errors.Join(bad...); err != nil {
 		return SuiteResult{}, fmt.Errorf("%w: %w", ErrScenario, err)
@@ -68,7 +92,14 @@ func RunSuite(ctx context.Context, spec SuiteSpec) (SuiteResult, error) {
 	if spec.Report == nil {
 		spec.Report = io.Discard
 	}
-	if len(picked) == 1 && picked[0].Name == theWalk {
+	if onMachines {
+		if spec.Stand, err = raise(ctx, spec.Machines, picked, spec.Report); err != nil {
+			return SuiteResult{}, err
+		}
+		defer func() { err = errors.Join(err, spec.Stand.down(ctx)) }()
+		spec.AtOnce = 1 // there is one lab
+	}
+	if walks {
 		return walk(ctx, spec)
 	}
 	return spec.run(ctx, picked)
@@ -80,22 +111,40 @@ func (spec SuiteSpec) run(ctx context.Context, picked []Scenario) (SuiteResult, 
 	began := time.Now()
 	count := max(spec.Count, 1)
 	swept := slices.ContainsFunc(picked, func(s Scenario) bool { return s.Sweep != nil })
+	picked, twins := withoutTwins(picked)
 	spec.Lean = len(picked)*count > 1 || swept
 	res := SuiteResult{Seed: spec.Seed}
 	fmt.Fprintf(spec.Report, "scenarios %s, seed %d: %d to play\n", spec.Pattern, spec.Seed, len(picked)*count)
-	res.Results = spec.playAll(ctx, picked, began)
-	if swept {
-		var points []Scenario
-		for i, r := range res.Results {
-			if r.Scenario.Sweep != nil && r.Verdict == Pass && i%count == 0 {
-				points = append(points, spec.named(r.Scenario.points(r, spec.Seed))...)
-			}
-		}
-		fmt.Fprintf(spec.Report, "%6.1f s  %d kill points to play\n", time.Since(began).Seconds(), len(points)*count)
-		res.Results = append(res.Results, spec.playAll(ctx, points, began)...)
+	for _, t := range twins {
+		fmt.Fprintln(spec.Report, t)
 	}
+	res.Results = spec.playAll(ctx, picked, began)
 	res.finish(began)
 	return res, spec.tell(ctx, &res)
+}
+
+// withoutTwins leaves out scenarios that a kill sweep among them plays as well,
+// before it kills anybody, and says which.
+func withoutTwins(picked []Scenario) (left []Scenario, twins []string) {
+	for _, s := range picked {
+		i := slices.IndexFunc(picked, func(t Scenario) bool { return t.Sweep != nil && s.twin(t) })
+		if i < 0 {
+			left = append(left, s)
+			continue
+		}
+		twins = append(twins, fmt.Sprintf("%s is what %s plays first", s.Name, picked[i].Name))
+	}
+	return left, twins
+}
+
+// twin says whether a scenario, and that of a sweep without its points, are the
+// same but for their names.
+func (s Scenario) twin(t Scenario) bool {
+	if s.Sweep != nil || len(s.Strikes)+len(t.Strikes)+len(s.Inspections)+len(t.Inspections) > 0 {
+		return false
+	}
+	return s.Procedure == t.Procedure && s.Quiet == t.Quiet && s.Mutant == t.Mutant &&
+		reflect.DeepEqual(s.Start, t.Start) && reflect.DeepEqual(s.Ending, t.Ending)
 }
 
 // named leaves those that the pattern names, where it names points.
@@ -117,36 +166,121 @@ func (spec SuiteSpec) named(points []Scenario) []Scenario {
 	return some
 }
 
-// playAll plays scenarios, several at once, each as often as is asked for.
+// playAll plays scenarios, several at once, each as often as is asked for, and the
+// points of those that are swept. The results are in the order of the scenarios,
+// and those of points come after all others.
 func (spec SuiteSpec) playAll(ctx context.Context, picked []Scenario, began time.Time) []Result {
 	count := max(spec.Count, 1)
-	results := make([]Result, len(picked)*count)
-	places := make(chan struct{}, spec.places())
+	var all []*act
+	for i := range len(picked) * count {
+		all = append(all, &act{sc: picked[i/count], seed: spec.Seed + int64(i%count), sweeps: picked[i/count].Sweep != nil && i%count == 0})
+	}
+	q := &queue{waiting: inTurn(all), total: len(all)}
+	q.changed.L = &q.mu
 	var playing sync.WaitGroup
-	var telling sync.Mutex
-	ended := 0
-	for i := range results {
-		sc, one := picked[i/count], spec.PlaySpec
-		one.Seed += int64(i % count)
-		places <- struct{}{}
+	for range spec.places() {
 		playing.Go(func() {
-			defer func() { <-places }()
-			r := Result{Scenario: sc, Seed: one.Seed, Verdict: Skipped, Reasons: []string{"interrupted"}}
-			if ctx.Err() == nil {
-				r = Play(ctx, sc, one)
+			for a := q.next(); a != nil; a = q.next() {
+				a.result = Result{Scenario: a.sc, Seed: a.seed, Verdict: Skipped, Reasons: []string{"interrupted"}}
+				if ctx.Err() == nil {
+					one := spec.PlaySpec
+					one.Seed = a.seed
+					a.result = Play(ctx, a.sc, one)
+				}
+				if a.sweeps && a.result.Verdict == Pass {
+					for _, p := range spec.named(a.sc.points(a.result, spec.Seed)) {
+						for i := range count {
+							a.points = append(a.points, &act{sc: p, seed: spec.Seed + int64(i)})
+						}
+					}
+				}
+				q.done(a, func(ended, total int) {
+					line := fmt.Sprintf("%6.1f s  %d of %d  %s", time.Since(began).Seconds(), ended, total, a.result.line())
+					if len(a.points) > 0 {
+						line += fmt.Sprintf(": %d kill points to play", len(a.points))
+					}
+					fmt.Fprintln(spec.Report, line)
+				})
 			}
-			telling.Lock()
-			defer telling.Unlock()
-			results[i] = r
-			ended++
-			fmt.Fprintf(spec.Report, "%6.1f s  %d of %d  %s\n", time.Since(began).Seconds(), ended, len(results), r.line())
 		})
 	}
 	playing.Wait()
-	return results
+	var results, points []Result
+	for _, a := range all {
+		results = append(results, a.result)
+		for _, p := range a.points {
+			points = append(points, p.result)
+		}
+	}
+	return append(results, points...)
 }
 
-func (spec SuiteSpec) places() int { return cmp.Or(spec.AtOnce, runtime.GOMAXPROCS(0)+1) }
+// An act is one playing of a scenario.
+type act struct {
+	sc     Scenario
+	seed   int64
+	sweeps bool // its points are to be played as well
+	result Result
+	points []*act
+}
+
+// inTurn puts first what others wait for, and last what is short: refusals, which
+// even out the ends of the players.
+func inTurn(all []*act) []*act {
+	rank := func(a *act) int {
+		switch {
+		case a.sweeps:
+			return 0
+		case a.sc.Ending.Untouched && len(a.sc.Ending.Then) == 0:
+			return 2
+		}
+		return 1
+	}
+	sorted := slices.Clone(all)
+	slices.SortStableFunc(sorted, func(a, b *act) int { return cmp.Compare(rank(a), rank(b)) })
+	return sorted
+}
+
+// A queue is what is still to be played. It grows while sweeps find their points.
+type queue struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	waiting []*act
+	playing int
+	ended   int
+	total   int
+}
+
+// next gives what to play next, or nil when there is nothing more, and nobody plays
+// what could bring more.
+func (q *queue) next() *act {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) == 0 && q.playing > 0 {
+		q.changed.Wait()
+	}
+	if len(q.waiting) == 0 {
+		return nil
+	}
+	a := q.waiting[0]
+	q.waiting = q.waiting[1:]
+	q.playing++
+	return a
+}
+
+// done notes that one was played, with what it brought, and tells.
+func (q *queue) done(a *act, tell func(ended, total int)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting = inTurn(append(q.waiting, a.points...))
+	q.playing--
+	q.ended++
+	q.total += len(a.points)
+	tell(q.ended, q.total)
+	q.changed.Broadcast()
+}
+
+func (spec SuiteSpec) places() int { return cmp.Or(spec.AtOnce, 2*runtime.GOMAXPROCS(0)) }
 
 // finish sums up.
 func (res *SuiteResult) finish(began time.Time) {
@@ -180,10 +314,12 @@ func (spec SuiteSpec) tell(ctx context.Context, res *SuiteResult) error {
 	if !spec.Shrink {
 		return nil
 	}
+	shrunk := map[string]bool{}
 	for _, r := range res.Results {
-		if r.Verdict != Violation || ctx.Err() != nil {
+		if r.Verdict != Violation || shrunk[r.Scenario.Name] || ctx.Err() != nil {
 			continue
 		}
+		shrunk[r.Scenario.Name] = true
 		small := Shrink(ctx, r, spec)
 		if _, err := fmt.Fprintf(spec.Report, "\nthe smallest row that still fails, of %s:\n\n%s\n", r.Scenario.Name, small.Source()); err != nil {
 			return fmt.Errorf("report: %w", err)
@@ -203,7 +339,11 @@ func (r Result) line() string {
 
 // rerun is the command that plays a result again.
 func (r Result) rerun(prefix string) string {
-	return fmt.Sprintf("%sscenario:run %s -seed=%d", prefix, r.Scenario.Name, r.Seed)
+	again := fmt.Sprintf("%sscenario:run %s -seed=%d%s", prefix, r.Scenario.Name, r.Seed, r.lab)
+	if m := r.Scenario.Mutant; m != "" {
+		again += " -mutant=" + m
+	}
+	return again
 }
 
 // Text is the report for the terminal.

@@ -48,6 +48,8 @@ type Summary struct {
 	// to the verdict and, where it was one, the checker that found it.
 	Reasons []string  `json:"reasons,omitempty"`
 	Blamed  []Finding `json:"blamed,omitempty"`
+	// Expect is what it lets one expect of production.
+	Expect []string `json:"expect,omitempty"`
 	// Unknown is what this lab cannot know of production.
 	Unknown []string `json:"unknown"`
 	Dir     string   `json:"dir"`
@@ -125,12 +127,16 @@ type Spent struct {
 	Quiet float64 `json:"quiet_wait_seconds"`
 	// Own is the rest: ours.
 	Own float64 `json:"own_seconds"`
+	// CPU is how long processors worked for the operators, most of it in Own. The
+	// rest of Own they waited, for a disk or for processors that the load and the
+	// members had.
+	CPU float64 `json:"cpu_seconds"`
 }
 
 func (s Spent) total() float64 { return s.Etcd + s.Health + s.Watch + s.Quiet + s.Own }
 
 func (s Spent) plus(o Spent) Spent {
-	return Spent{s.Etcd + o.Etcd, s.Health + o.Health, s.Watch + o.Watch, s.Quiet + o.Quiet, s.Own + o.Own}
+	return Spent{s.Etcd + o.Etcd, s.Health + o.Health, s.Watch + o.Watch, s.Quiet + o.Quiet, s.Own + o.Own, s.CPU + o.CPU}
 }
 
 // A Finding is what one checker found.

@@ -10,16 +10,16 @@ import (
 	"github.com/etcdrill/etcdrill/lab/fault"
 )
 
-// walk plays scenarios that are drawn from the seed, until it is told to stop
-// or as many as were asked for were played.
+// walk plays scenarios that are drawn from the seed, until it is told to stop, or
+// as many as were asked for were played, or for as long.
 func walk(ctx context.Context, spec SuiteSpec) (SuiteResult, error) {
 	began := time.Now()
 	res := SuiteResult{Seed: spec.Seed}
-	fmt.Fprintf(spec.Report, "a walk from seed %d: until it is told to stop, or -count\n", spec.Seed)
+	fmt.Fprintf(spec.Report, "a walk from seed %d: until it is told to stop, or -count or -walk is over\n", spec.Seed)
 	spec.Lean = true
 	batch := spec
 	batch.Count = 1
-	for n := 0; ctx.Err() == nil && (spec.Count == 0 || n < spec.Count); {
+	for n := 0; ctx.Err() == nil && (spec.Count == 0 || n < spec.Count) && (spec.Walk == 0 || time.Since(began) < spec.Walk); {
 		var drawn []Scenario
 		for range spec.places() {
 			if spec.Count > 0 && n == spec.Count {

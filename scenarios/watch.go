@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,6 +47,25 @@ func watches(verb string) []Watch {
 			{Name: "references-first", At: before("remove member"), Look: notInReferences},
 			{Name: "leader-handed-over", At: before("remove member"), Look: doesNotLead},
 		}
+	case "migrate", "replaceMember":
+		return []Watch{
+			{Name: "announced-with-a-snapshot", At: before("add as learner"), Look: snapshotThere},
+			{Name: "told-of-two-living-voters", At: before("remove member"), Look: toldOfVoters},
+			{Name: "no-learner-told-of", At: before("promote to voter"), Look: toldOfVoters, Always: true},
+			{Name: "told-of-two-living-voters-afterwards", At: answered("remove member"), Look: toldOfVoters},
+			{Name: "enough-to-spare", At: answered("remove member"), Look: enoughVoters},
+		}
+	case "upgrade":
+		return []Watch{
+			{Name: "upgraded-with-a-snapshot", At: before("restart etcd"), Look: snapshotThere},
+			{Name: "others-answer", At: before("restart etcd"), Look: allAnswer},
+			{Name: "followers-first", At: before("restart etcd"), Look: hostDoesNotLead},
+		}
+	case "defrag":
+		return []Watch{
+			{Name: "others-answer", At: before("defragment"), Look: allAnswer},
+			{Name: "no-leader-is-defragmented", At: before("defragment"), Look: hostDoesNotLead},
+		}
 	case "restart", "reloadConfig":
 		return []Watch{
 			{Name: "others-answer", At: before("restart etcd"), Look: allAnswer},
@@ -86,7 +104,7 @@ func (k *striker) hurt() bool {
 }
 
 func snapshotThere(_ context.Context, s *stage, _ Moment, _ string) error {
-	for _, dir := range []string{s.rig.State(), filepath.Join(s.rig.Lab.Info().Dir, "elsewhere", ".etcdrill")} {
+	for _, dir := range []string{s.rig.State(), filepath.Join(s.rig.ground.Dir(), "elsewhere", ".etcdrill")} {
 		all, err := filepath.Glob(filepath.Join(dir, "snapshots", "*.db"))
 		if err != nil {
 			return err
@@ -99,13 +117,13 @@ func snapshotThere(_ context.Context, s *stage, _ Moment, _ string) error {
 }
 
 // notInReferences: no client's file names the subject.
-func notInReferences(_ context.Context, s *stage, _ Moment, subject string) error {
+func notInReferences(ctx context.Context, s *stage, _ Moment, subject string) error {
 	url, err := s.rig.clientURL(subject)
 	if err != nil {
 		return err
 	}
-	for _, name := range s.rig.Lab.Info().Hosts {
-		content, err := os.ReadFile(filepath.Join(s.rig.Lab.Root(name), config.EnvPath))
+	for _, name := range s.rig.ground.Hosts() {
+		content, _, err := s.rig.ground.Read(ctx, name, config.EnvPath)
 		if err != nil || name == subject {
 			continue // there is none
 		}
@@ -175,19 +193,11 @@ func memberList(ctx context.Context, dial workload.Dial, url string) (*clientv3.
 // oneLearner: the newcomer was announced as a learner, and there is no other
 // member without a name or a vote.
 func oneLearner(ctx context.Context, s *stage, _ Moment, subject string) error {
-	dial, err := s.rig.Dial(embedded.Client)
-	if err != nil {
-		return err
-	}
 	peer, err := s.rig.peerURL(subject)
 	if err != nil {
 		return err
 	}
-	url, err := s.rig.clientURL(s.intended[0])
-	if err != nil {
-		return err
-	}
-	etcd, err := dial(ctx, url)
+	etcd, err := s.rig.member(ctx, s.intended[0])
 	if err != nil {
 		return err
 	}
@@ -224,7 +234,7 @@ func learnerAnswers(ctx context.Context, s *stage, _ Moment, subject string) err
 // runsStill: the member that is to go runs with its data until it is off the
 // list.
 func runsStill(ctx context.Context, s *stage, _ Moment, subject string) error {
-	f, err := s.rig.Lab.Host(subject).Look(ctx, host.Question{Units: []string{config.UnitName}, Dirs: []string{config.DefaultDataDir}})
+	f, err := s.rig.ground.Host(subject).Look(ctx, host.Question{Units: []string{config.UnitName}, Dirs: []string{config.DefaultDataDir}})
 	if errors.Is(err, host.ErrUnreachable) {
 		return nil
 	}
@@ -270,6 +280,91 @@ func allAnswer(ctx context.Context, s *stage, _ Moment, _ string) error {
 	return nil
 }
 
+// toldOfVoters: every file on every host that tells etcdctl's endpoints names two
+// voters that answer, or all of them where there are fewer, and no learner.
+func toldOfVoters(ctx context.Context, s *stage, _ Moment, _ string) error {
+	voters, learners, err := s.answeringMembers(ctx)
+	if err != nil || len(voters) == 0 {
+		return nil // nobody can say
+	}
+	for _, name := range s.rig.ground.Hosts() {
+		content, _, err := s.rig.ground.Read(ctx, name, config.EnvPath)
+		if err != nil {
+			continue // there is none
+		}
+		env, err := config.ParseClientEnv(content)
+		if err != nil {
+			return err
+		}
+		living := 0
+		for _, u := range env.Endpoints {
+			if slices.Contains(learners, u) {
+				return fmt.Errorf("clients on %s are told of %s, which has no vote", name, u)
+			}
+			if slices.Contains(voters, u) {
+				living++
+			}
+		}
+		if slices.Contains(s.left, name) {
+			continue // of an earlier command
+		}
+		if least := min(2, len(voters), len(s.intended)); living < least {
+			return fmt.Errorf("clients on %s are told of %v, %d of which vote and answer", name, env.Endpoints, living)
+		}
+	}
+	return nil
+}
+
+// enoughVoters: no fewer voters than before or wanted, whichever is less, and no
+// more than are sensible.
+func enoughVoters(ctx context.Context, s *stage, _ Moment, _ string) error {
+	voters, _, err := s.answeringMembers(ctx)
+	const most = 7
+	if err != nil || len(voters) == 0 {
+		return nil // nobody can say
+	}
+	if len(voters) < min(len(s.intended), 3) || len(voters) > most {
+		return fmt.Errorf("%d voters answer, there were %d", len(voters), len(s.intended))
+	}
+	return nil
+}
+
+// answeringMembers are the client URLs of the members that a quorum lists and
+// that answer: those who vote, and the learners.
+func (s *stage) answeringMembers(ctx context.Context) (voters, learners []string, err error) {
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range s.rig.ground.Hosts() {
+		url, uerr := s.rig.clientURL(name)
+		if uerr != nil {
+			return nil, nil, uerr
+		}
+		var r *clientv3.MemberListResponse
+		if r, err = memberList(ctx, dial, url); err != nil {
+			continue
+		}
+		for _, m := range r.Members {
+			for _, u := range m.ClientURLs {
+				switch {
+				case m.IsLearner:
+					learners = append(learners, u)
+				case answersAt(ctx, dial, u):
+					voters = append(voters, u)
+				}
+			}
+		}
+		return voters, learners, nil
+	}
+	return nil, nil, err
+}
+
+func answersAt(ctx context.Context, dial workload.Dial, url string) bool {
+	_, err := statusOf(ctx, dial, url)
+	return err == nil
+}
+
 // --- what is looked at in the end, of every scenario that has members ---
 
 // standing checks look at every member's host.
@@ -282,9 +377,29 @@ func standing() []Inspection {
 	}
 }
 
+// noAlarm: no member knows of an alarm.
+func noAlarm(ctx context.Context, s *stage) error {
+	dial, err := s.rig.Dial(embedded.Client)
+	if err != nil {
+		return err
+	}
+	for _, h := range s.intended {
+		r, err := s.status(ctx, dial, h)
+		if err != nil {
+			return fmt.Errorf("ask %s: %w", h, err)
+		}
+		for _, e := range r.Errors {
+			if strings.Contains(e, "alarm:") {
+				return fmt.Errorf("%s says: %s", h, e)
+			}
+		}
+	}
+	return nil
+}
+
 func startsAtBoot(ctx context.Context, s *stage) error {
 	for _, h := range s.intended {
-		f, err := s.rig.Lab.Host(h).Look(ctx, host.Question{Units: []string{config.UnitName}})
+		f, err := s.rig.ground.Host(h).Look(ctx, host.Question{Units: []string{config.UnitName}})
 		if err != nil {
 			return err
 		}
@@ -295,10 +410,10 @@ func startsAtBoot(ctx context.Context, s *stage) error {
 	return nil
 }
 
-func sameQuota(_ context.Context, s *stage) error {
+func sameQuota(ctx context.Context, s *stage) error {
 	quotas := map[int64][]string{}
 	for _, h := range s.intended {
-		content, err := os.ReadFile(filepath.Join(s.rig.Lab.Root(h), config.ConfPath))
+		content, _, err := s.rig.ground.Read(ctx, h, config.ConfPath)
 		if err != nil {
 			return err
 		}
@@ -314,10 +429,10 @@ func sameQuota(_ context.Context, s *stage) error {
 	return nil
 }
 
-func noDropIn(_ context.Context, s *stage) error {
+func noDropIn(ctx context.Context, s *stage) error {
 	for _, h := range s.intended {
-		if _, err := os.Lstat(filepath.Join(s.rig.Lab.Root(h), config.JoinDropInPath)); err == nil {
-			return fmt.Errorf("%s is left on %s", config.JoinDropInPath, h)
+		if found, err := s.rig.ground.Glob(ctx, h, config.JoinDropInPath); err != nil || len(found) > 0 {
+			return errors.Join(err, fmt.Errorf("%s is left on %s", config.JoinDropInPath, h))
 		}
 	}
 	return nil
@@ -325,13 +440,13 @@ func noDropIn(_ context.Context, s *stage) error {
 
 // dataKept: on a host that was a member and is none any more, the data was set
 // aside and not deleted.
-func dataKept(_ context.Context, s *stage) error {
+func dataKept(ctx context.Context, s *stage) error {
 	for _, h := range s.left {
-		aside, err := filepath.Glob(filepath.Join(s.rig.Lab.Root(h), config.DefaultDataDir, host.AsidePrefix+"*", "*"))
+		aside, err := s.rig.ground.Glob(ctx, h, filepath.Join(config.DefaultDataDir, host.AsidePrefix+"*", "*"))
 		if err != nil {
 			return err
 		}
-		data, err := filepath.Glob(filepath.Join(s.rig.Lab.Root(h), config.DefaultDataDir, "member"))
+		data, err := s.rig.ground.Glob(ctx, h, filepath.Join(config.DefaultDataDir, "member"))
 		if err != nil {
 			return err
 		}

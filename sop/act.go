@@ -34,12 +34,32 @@ type Expel struct {
 
 // MoveLeader hands leadership from the voter on a host to the one that is
 // closest behind it when the time has come.
-type MoveLeader struct{ From string }
+type MoveLeader struct {
+	From string
+	To   []string // only to a voter on one of these hosts; none is anybody
+}
+
+// Downgrade lets the cluster go down to a minor version, the one below its own.
+type Downgrade struct{ To string }
+
+// CancelDowngrade takes a Downgrade back.
+type CancelDowngrade struct{}
 
 // SaveSnapshot saves the key space of a follower and verifies the file.
 type SaveSnapshot struct {
-	To   string // file; empty for the admin host's own collection
-	From string // host, as planned; another follower serves as well
+	To   string   // file; empty for the admin host's own collection
+	From string   // host, as planned; another follower serves as well
+	Not  []string // hosts whose members do not
+	Only bool     // no other than From does
+}
+
+// BringSnapshot makes a snapshot file of a backend that is on a host, which has
+// applied at least all entries up to an index, and verifies it.
+type BringSnapshot struct {
+	Host  string
+	Path  string // of the backend, on the host
+	To    string // file
+	Index uint64
 }
 
 // EditInventory adds a host to the inventory's group, or removes it.
@@ -56,6 +76,10 @@ type IssueCert struct{ Host string }
 
 // Remember keeps the cluster's ID beside the inventory, or forgets it.
 type Remember struct{ Forget bool }
+
+// NoteRestore writes down on the admin host what is restored, so that a rerun
+// knows it for its own.
+type NoteRestore struct{ Restoring }
 
 // Install writes one of etcd's files on a host.
 type Install struct {
@@ -137,7 +161,7 @@ type Refresh struct {
 	Host    string
 	File    File
 	Without []string // hosts whose members are left out
-	With    string   // a host whose member is a voter by then; empty for none
+	With    []string // hosts whose members are voters by then
 	At      string   // path, where it is not the file's own
 }
 
@@ -178,16 +202,35 @@ func (a Expel) String() string { return "remove member " + ID(a.ID) + " on " + a
 // ByHand implements Act.
 func (a Expel) ByHand(View) []string { return []string{"etcdctl member remove " + ID(a.ID)} }
 
-func (a MoveLeader) String() string { return "move the leadership away from " + a.From }
+func (a MoveLeader) String() string {
+	if len(a.To) > 0 {
+		return fmt.Sprintf("move the leadership from %s to %s", a.From, strings.Join(a.To, " or "))
+	}
+	return "move the leadership away from " + a.From
+}
 
 // ByHand implements Act.
 func (a MoveLeader) ByHand(v View) []string {
 	to := "ID   # of another voter"
-	if m, ok := v.heir(a.From); ok {
+	if m, ok := v.heir(a.From, a.To...); ok {
 		to = ID(m.ID)
+	} else if len(a.To) > 0 {
+		to = "ID   # of the voter on " + strings.Join(a.To, " or ")
 	}
 	return []string{fmt.Sprintf("ETCDCTL_ENDPOINTS=%s etcdctl move-leader %s", v.ClientURL(a.From), to)}
 }
+
+func (a Downgrade) String() string { return "let the cluster go down to " + a.To }
+
+// ByHand implements Act.
+func (a Downgrade) ByHand(View) []string {
+	return []string{"etcdctl downgrade validate " + a.To, "etcdctl downgrade enable " + a.To}
+}
+
+func (a CancelDowngrade) String() string { return "cancel the downgrade" }
+
+// ByHand implements Act.
+func (a CancelDowngrade) ByHand(View) []string { return []string{"etcdctl downgrade cancel"} }
 
 func (a SaveSnapshot) String() string {
 	if a.To != "" {
@@ -211,6 +254,16 @@ func (a SaveSnapshot) ByHand(v View) []string {
 		// two ways to say it.
 		fmt.Sprintf("ETCDCTL_ENDPOINTS=%s etcdctl snapshot save %s", from, to),
 		"etcdutl snapshot status " + to,
+	}
+}
+
+func (a BringSnapshot) String() string { return "make a snapshot of " + a.Path + " on " + a.Host }
+
+// ByHand implements Act.
+func (a BringSnapshot) ByHand(View) []string {
+	return []string{
+		fmt.Sprintf("scp %s:%s %s   # restored with: etcdutl snapshot restore --skip-hash-check", a.Host, a.Path, a.To),
+		"etcdutl snapshot status " + a.To,
 	}
 }
 
@@ -256,6 +309,16 @@ func (a Remember) String() string {
 
 // ByHand implements Act.
 func (a Remember) ByHand(View) []string { return nil }
+
+func (a NoteRestore) String() string {
+	if a.Done {
+		return "note that it is restored"
+	}
+	return "note what is restored"
+}
+
+// ByHand implements Act.
+func (a NoteRestore) ByHand(View) []string { return nil }
 
 func (a Install) String() string { return fmt.Sprintf("write %s on %s", a.path(), a.Host) }
 
@@ -311,10 +374,9 @@ func (a Refresh) Diff(v View) string {
 // come back; never a learner.
 func (a Refresh) endpoints(v View) []string {
 	urls := v.VoterURLs(a.Without...)
-	if a.With == "" {
-		return urls
+	for _, h := range a.With {
+		urls = append(urls, v.ClientURL(h))
 	}
-	urls = append(urls, v.ClientURL(a.With))
 	slices.Sort(urls)
 	return slices.Compact(urls)
 }
@@ -322,10 +384,11 @@ func (a Refresh) endpoints(v View) []string {
 // peers are the members that an etcd.conf is to name.
 func (a Refresh) peers(v View) []config.Peer {
 	all := v.peers(a.With, a.Without...)
-	if a.With == "" || slices.ContainsFunc(all, func(p config.Peer) bool { return p.URL == v.PeerURL(a.With) }) {
-		return all
+	for _, h := range a.With {
+		if !slices.ContainsFunc(all, func(p config.Peer) bool { return p.URL == v.PeerURL(h) }) {
+			all = append(all, config.Peer{Name: v.MemberName(h), URL: v.PeerURL(h)})
+		}
 	}
-	all = append(all, config.Peer{Name: v.MemberName(a.With), URL: v.PeerURL(a.With)})
 	sortPeers(all)
 	return all
 }
@@ -353,10 +416,9 @@ func changesMembership(a Act) bool {
 	return false
 }
 
-// peers gives the initial-cluster of a View: every member, the one on the
-// joining host under the name that it will have. Hosts in without are left
-// out, as are members that have not published a name yet.
-func (v View) peers(joining string, without ...string) []config.Peer {
+// peers gives the initial-cluster of a View: every member, those on joining
+// hosts under the names that they will have. Hosts in without are left out.
+func (v View) peers(joining []string, without ...string) []config.Peer {
 	var all []config.Peer
 	for _, m := range v.Members {
 		h := v.HostOf(m)
@@ -364,7 +426,7 @@ func (v View) peers(joining string, without ...string) []config.Peer {
 			continue
 		}
 		name := m.Name
-		if name == "" || joining != "" && h == joining {
+		if name == "" || slices.Contains(joining, h) {
 			name = v.MemberName(h)
 		}
 		for _, u := range m.PeerURLs {
@@ -399,6 +461,14 @@ func touches(a Act) string {
 		return a.Host
 	case Refresh:
 		return a.Host
+	case PutBack:
+		return a.Host
+	case CopyTarget:
+		return a.Host
+	case EditTrust:
+		return a.Host
+	case Resign:
+		return a.Host
 	case On:
 		return a.Host
 	}
@@ -413,7 +483,29 @@ func installs(a Act) bool {
 		return false
 	}
 	switch on.Act.(type) {
-	case host.PutProgram, host.InstallPackage, host.AddUser:
+	case host.PutProgram, host.CopyProgram, host.InstallPackage, host.AddUser:
+		return true
+	}
+	return false
+}
+
+// carries reports whether an act takes as long as the database is large.
+func carries(a Act) bool {
+	on, ok := a.(On)
+	if !ok {
+		return false
+	}
+	switch on.Act.(type) {
+	case host.PutFile, host.RestoreData, host.ReplayLog:
+		return true
+	}
+	return false
+}
+
+// saves reports whether an act makes a snapshot, and changes nothing else.
+func saves(a Act) bool {
+	switch a.(type) {
+	case SaveSnapshot, BringSnapshot:
 		return true
 	}
 	return false
@@ -423,15 +515,24 @@ func installs(a Act) bool {
 // has to be asked before it or after it.
 func leavesMembers(a Act) bool {
 	switch a := a.(type) {
-	case Install, Refresh, IssueCert, EditInventory, MakeCA, TellPatroni, PutBack, CopyTarget:
+	case Install, Refresh, IssueCert, RenewCert, ChangeCA, EditTrust, Resign, EditInventory, MakeCA, TellPatroni, PutBack, CopyTarget, NoteRestore, BringSnapshot:
 		return true
 	case On:
 		switch act := a.Act.(type) {
-		case host.MakeDir, host.RemoveFile, host.PutProgram, host.InstallPackage, host.AddUser:
+		case host.MakeDir, host.RemoveFile, host.PutProgram, host.CopyProgram, host.PutFile, host.RestoreData, host.ReplayLog, host.InstallPackage, host.AddUser:
 			return true
 		case host.Systemctl:
 			return act.Verb == host.DaemonReload || act.Verb == host.Enable || act.Verb == host.Unmask || act.Unit == config.VIPManagerUnit
 		}
+	}
+	return false
+}
+
+// rewrites reports whether an act has a member go through its whole database.
+func rewrites(a Act) bool {
+	switch a.(type) {
+	case DefragMember, CompactTo:
+		return true
 	}
 	return false
 }

@@ -43,38 +43,20 @@ func (p AddMember) Plan(v View) (Plan, error) {
 		return Plan{}, v.nobody("look at it with: status; a cluster that is not there is made by createCluster")
 	}
 	h := p.Host
-	refs := v.refreshmentOf(change{with: h})
+	refs := v.refreshmentOf(change{with: []string{h}})
 	plan := Plan{
-		Needs: slices.Concat(clusterNeeds(h), []Safeguard{
-			inventoryWritable(), reachable(h), installable(h), versionFits(h), blankHost(h), quotaFits(h),
-			certificatesGiven(h), roomOnDisk(h), peersReach(h), noProxy(h), canPromote(h),
-		}, membersReachable(v, h), refs.needs),
+		Needs:    slices.Concat(clusterNeeds(h), []Safeguard{inventoryWritable()}, newcomerNeeds(v, h), []Safeguard{canPromote(h)}, membersReachable(v, h), refs.needs),
 		Warnings: refs.warnings(),
-		Subject:  h,
+		Subjects: []string{h},
 		GiveUp:   "removeMember " + h,
 		Stages: []Stage{
 			{"install etcd", installEtcd(v, h)},
-			{"announce as learner", []Step{
-				snapshotBefore(isListed(h), v),
-				{Title: "add as learner", Act: AddLearner{h}, Until: isListed(h),
-					Needs: changeNeeds(h, everyVoterAnswers(), installed(h), sameVersion(h), etcdUser(h), blankHost(h), canPromote(h), settled())},
-			}},
-			{"write it into the inventory", []Step{
-				{Title: "add to the inventory", Act: EditInventory{Host: h}, Until: wanted(h)},
-			}},
-			{"start as existing", p.start(v)},
-			{"promote to voter", []Step{
-				{Title: "wait until caught up", Host: h, Until: caughtUp(h), Patience: CatchUp, Etcd: true},
-				{Title: "promote to voter", Act: Promote{h}, Until: votes(h), Etcd: true,
-					Needs: changeNeeds(h, everyVoterAnswers(), canPromote(h), aliveNow(h), reachesBack(h))},
-				removeFile(h, v.layout().JoinDropInPath(), "remove the join drop-in"),
-				daemonReload(h),
-			}},
+			{"announce as learner", []Step{snapshotBefore(isListed(h), v), announce(h)}},
+			{"write it into the inventory", []Step{enlist(h)}},
+			{"start as existing", startJoining(v, h)},
+			{"promote to voter", promote(v, h)},
 			{"reload references", refs.steps()},
 		},
-	}
-	if v.layout().Form == config.Env {
-		plan.Needs = append(plan.Needs, plainUnit(h))
 	}
 	if _, in := v.At(h); in && len(v.Learners()) == 0 {
 		return plan.ifOpen(v), nil
@@ -87,25 +69,67 @@ func (p AddMember) Plan(v View) (Plan, error) {
 	return plan.ifOpen(v), nil
 }
 
-// start prepares the host and starts the learner. The drop-in lifts systemd's
-// start timeout, which would kill a learner that fetches a large database.
-func (p AddMember) start(v View) []Step {
-	h := p.Host
-	steps := prepare(v, h)
+// newcomerNeeds are the safeguards of a host that is to be brought in.
+func newcomerNeeds(v View, h string) []Safeguard {
+	needs := []Safeguard{reachable(h), installable(h), versionFits(h), blankHost(h), quotaFits(h), certificatesGiven(h), roomOnDisk(h), peersReach(h), noProxy(h)}
+	if v.layout().Form == config.Env {
+		needs = append(needs, plainUnit(h))
+	}
+	return needs
+}
+
+// announce adds a host as a learner.
+func announce(h string) Step {
+	return Step{Title: "add as learner", Act: AddLearner{h}, Until: isListed(h),
+		Needs: changeNeeds(h, everyVoterAnswers(), installed(h), sameVersion(h), etcdUser(h), blankHost(h), canPromote(h), settledToAdd())}
+}
+
+// enlist writes a host into the inventory.
+func enlist(h string) Step {
+	return Step{Title: "add to the inventory", Act: EditInventory{Host: h}, Until: wanted(h)}
+}
+
+// promote gives a learner its vote once it has caught up.
+func promote(v View, h string) []Step {
+	return append([]Step{
+		{Title: "wait until caught up", Host: h, Until: caughtUp(h), Patience: CatchUp, Etcd: true, Sees: &Glimpse{Unit: true}},
+		{Title: "promote to voter", Act: Promote{h}, Until: votes(h), Etcd: true,
+			Needs: changeNeeds(h, everyVoterAnswers(), canPromote(h), aliveNow(h), reachesBack(h))},
+	}, joined(v, h)...)
+}
+
+// joined takes back what was for the time of joining alone.
+func joined(v View, h string) []Step {
+	path := v.layout().JoinDropInPath()
+	reload := daemonReload(h)
+	reload.Until = All(fileGone(h, path), reload.Until)
+	return together(removeFile(h, path, "remove the join drop-in"), reload)
+}
+
+// startJoining prepares the host and starts the learner. The drop-in lifts
+// systemd's start timeout, which would kill a learner that fetches a large
+// database.
+func startJoining(v View, h string) []Step {
+	steps := append(certify(v, h), prepare(v, h)...)
 	conf := Install{Host: h, File: Conf, State: "existing", At: v.at(Conf)}
 	// Once it votes its etcd.conf is one of the references.
 	voter := func(v View) error { return votes(h)(v) }
-	return append(steps,
+	steps = append(steps, together(
 		Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(voter, inPlace(conf))},
 		Step{Title: "lift the start timeout while it joins", Host: h, Act: On{h, host.MakeDir{Path: v.layout().JoinDropInDir(), Owner: "root", Group: "root", Mode: 0o755}},
 			Until: either(voter, hasDir(h, config.OwnedFile{Path: v.layout().JoinDropInDir(), Owner: "root", Group: "root", Mode: 0o755}))},
 		Step{Title: "write the join drop-in", Host: h, Act: Install{Host: h, File: JoinDropIn, At: v.at(JoinDropIn)}, Until: either(voter, inPlace(Install{Host: h, File: JoinDropIn, At: v.at(JoinDropIn)}))},
-		daemonReload(h),
-		enable(v, h),
-		startUnit(v, h, blankHost(h), peersReach(h)),
+	)...)
+	// Apart from the files, since these decide whether systemd has to read any.
+	steps = append(steps, daemonReload(h))
+	steps = append(steps, together(enable(v, h), startUnit(v, h, blankHost(h), peersReach(h)))...)
+	fed := &Glimpse{Unit: true, Globs: []string{snapFiles(v.Spec(h))}}
+	return append(steps,
 		// A learner that was fed by a snapshot takes itself for far behind, and does
 		// not begin to serve, until it has applied an entry after it: on a quiet
 		// cluster that never comes by itself.
-		Step{Title: "wait until it answers", Host: h, Until: comesUp(h), Patience: Starting, Etcd: true, Nudge: true},
+		Step{Title: "wait until it answers", Host: h, Until: either(waitsInVain(h), comesUp(h)), Patience: Starting, Etcd: true, Nudge: true, Sees: fed},
+		Step{Title: "let it publish its name again", Host: h, Act: On{h, host.Systemctl{Verb: host.Restart, Unit: v.unit(), NoBlock: true}}, Until: publishes(h), Patience: Starting, Etcd: true},
+		Step{Title: "wait until it serves", Host: h, Until: comesUp(h), Patience: Starting, Etcd: true, Nudge: true, Sees: fed},
 	)
 }

@@ -134,21 +134,24 @@ func (p CreateCluster) build(v View, token string) []Stage {
 	for _, spec := range hosts {
 		h := spec.Name
 		conf := Install{Host: h, File: Conf, State: "new", Token: token, At: v.at(Conf)}
+		certs = append(certs, certify(v, h)...)
 		install = append(install, installEtcd(v, h)...)
 		files = append(files, prepare(v, h)...)
-		files = append(files, Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(formed, inPlace(conf))}, daemonReload(h), enable(v, h))
+		files = append(files, Step{Title: "write etcd.conf", Host: h, Act: conf, Until: either(formed, inPlace(conf)), Together: true}, daemonReload(h), enable(v, h))
 		start = append(start, startUnit(v, h, installed(h), isBlankOr(h, id)))
 		existing := Refresh{Host: h, File: Conf, At: v.at(Conf)}
-		finish = append(finish, Step{Title: "set initial-cluster-state to existing", Host: h, Act: existing, Until: All(formed, isFresh(existing))})
+		finish = append(finish, Step{Title: "set initial-cluster-state to existing", Host: h, Act: existing, Until: All(formed, isFresh(existing)), Together: true})
 	}
-	for i := range start {
+	for i, n := 0, len(start); i < n; i++ {
 		// All at once: Type=notify blocks each until there is quorum.
 		start[i].Until = either(formed, start[i].Until)
+		h := start[i].Host
+		start = append(start, Step{Title: "wait until it answers", Host: h, Until: either(formed, comesUp(h)), Patience: Starting, Etcd: true, Sees: &Glimpse{Unit: true}})
 	}
-	start = append(start, Step{Title: "wait until all members agree", Until: All(formed, hasLeader), Patience: Starting, Etcd: true})
+	start = append(abreast(start), Step{Title: "wait until all members agree", Until: All(formed, hasLeader), Patience: Starting, Etcd: true})
 	for _, spec := range hosts {
 		env := Refresh{Host: spec.Name, File: EnvFile}
-		finish = append(finish, Step{Title: "refresh etcdctl.sh", Host: spec.Name, Act: env, Until: isFresh(env)})
+		finish = append(finish, Step{Title: "refresh etcdctl.sh", Host: spec.Name, Act: env, Until: isFresh(env), Together: true})
 	}
 	for _, name := range v.Wanted.InfraHosts {
 		if _, member := v.Wanted.Host(name); !member {
@@ -156,11 +159,11 @@ func (p CreateCluster) build(v View, token string) []Stage {
 			finish = append(finish, Step{Title: "refresh etcdctl.sh", Host: name, Act: env, Until: owed(v, name, isFresh(env))})
 		}
 	}
-	finish = append(finish, Step{Title: "remember the cluster's ID", Act: Remember{}, Until: remembers(id)})
+	finish = append(abreast(finish), Step{Title: "remember the cluster's ID", Act: Remember{}, Until: remembers(id)})
 	return []Stage{
-		{"install etcd", install},
+		{"install etcd", abreast(install)},
 		{"issue certificates", certs},
-		{"prepare the hosts", files},
+		{"prepare the hosts", abreast(files)},
 		{"start all members at once", start},
 		{"make it known", finish},
 	}
@@ -390,7 +393,8 @@ func mayReplace(v View, clean, safeguard *bool) error {
 }
 
 // takeDown saves what can be saved, stops every member, then sets all data
-// aside.
+// aside. The leader is stopped last: one that stops with the others tries for
+// seven seconds to hand over to a member that is going as well.
 func takeDown(v View, stamp string) []Stage {
 	var stages []Stage
 	if v.Votes().HasQuorum() { // also while they elect a leader: a follower gives it
@@ -402,12 +406,19 @@ func takeDown(v View, stamp string) []Stage {
 		}
 		stages = append(stages, Stage{"save what is there", []Step{snapshotBefore(none, v)}})
 	}
-	var stop, aside []Step
+	leader, led := v.Leader()
+	var stop, last, aside []Step
 	for _, spec := range v.reachableHosts() {
 		h := spec.Name
-		stop = append(stop,
-			Step{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: v.unit()}}, Until: enabled(h, "disabled", "masked", "")},
-			stopUnit(v, h))
+		steps := []Step{
+			{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: v.unit()}}, Until: enabled(h, "disabled", "masked", "")},
+			stopUnit(v, h),
+		}
+		if led && v.HostOf(leader) == h {
+			last = steps
+		} else {
+			stop = append(stop, steps...)
+		}
 		// What the old cluster was started with must not found another one: an
 		// equal token means an equal cluster ID. It goes first, since it is the
 		// data that tells a rerun that something is left here.
@@ -417,7 +428,12 @@ func takeDown(v View, stamp string) []Stage {
 			aside = append(aside, Step{Title: "set aside " + d, Host: h, Act: On{h, host.SetAside{Path: d, Stamp: stamp}}, Until: dirEmpty(h, d), Needs: []Safeguard{isStopped(h)}})
 		}
 	}
-	stages = append(stages, Stage{"stop every member", stop}, Stage{"set the data aside", aside})
+	if len(last) > 0 {
+		stages = append(stages, Stage{"stop every member but the leader", abreast(stop)}, Stage{"stop the leader", last})
+	} else {
+		stages = append(stages, Stage{"stop every member", abreast(stop)})
+	}
+	stages = append(stages, Stage{"set the data aside", abreast(aside)})
 	return append(stages, Stage{"forget the old cluster", []Step{{Title: "forget the cluster's ID", Act: Remember{Forget: true}, Until: remembers(0)}}})
 }
 

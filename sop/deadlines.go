@@ -11,7 +11,7 @@ type Patience int
 // The rows of the table of deadlines.
 const (
 	Brief      Patience = iota // a change that is there as soon as it was made
-	Looking                    // one member or host, asked once
+	Looking                    // one member, asked once
 	Calling                    // one membership call
 	Acting                     // one change on one host; mage leaves 5 s after Ctrl-C
 	Electing                   // a leader that every voter agrees on
@@ -20,9 +20,11 @@ const (
 	CatchUp                    // a learner that receives the whole database
 	Installing                 // a package or a binary on its way to a host
 	Saving                     // a snapshot on its way to the admin host
+	Rewriting                  // a database that its member writes anew, or compacts
 	Expiring                   // a lock whose holder is gone
 	Connecting                 // the first connection to a host, by way of others maybe
-	Inspecting                 // one real host, asked once: programs have to run there
+	Following                  // clients that are to follow the members to other hosts
+	Inspecting                 // one host, asked once: programs have to run there
 	patiences                  // how many there are
 )
 
@@ -43,8 +45,10 @@ func StandardDeadlines() Deadlines {
 		CatchUp:    30 * time.Minute,
 		Installing: 10 * time.Minute,
 		Saving:     30 * time.Minute,
+		Rewriting:  30 * time.Minute,
 		Expiring:   15 * time.Second,
 		Connecting: 12 * time.Second,
+		Following:  15 * time.Minute,
 		Inspecting: 8 * time.Second,
 	}
 }

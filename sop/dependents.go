@@ -32,3 +32,16 @@ func (s *Site) Dependents(ctx context.Context, c Etcd) *Dependents {
 	}
 	return d
 }
+
+// watchesOn asks a member for its open watches.
+func watchesOn(ctx context.Context, c Etcd) *Watches {
+	open, err := c.Watchers(ctx)
+	if err != nil {
+		return nil // without metrics nobody can tell
+	}
+	behind, err := c.Behind(ctx)
+	if err != nil {
+		return nil
+	}
+	return &Watches{open, behind}
+}

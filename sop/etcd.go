@@ -3,6 +3,8 @@ package sop
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -35,18 +37,39 @@ type Etcd interface {
 	Remove(ctx context.Context, id uint64) error
 	// MoveLeader must be asked of the leader.
 	MoveLeader(ctx context.Context, to uint64) error
+	// ClusterVersion is the minor that the members agreed on: "3.6.0". Nothing as
+	// long as they have not.
+	ClusterVersion(ctx context.Context) (string, error)
+	// Downgrade lets the cluster go down to a minor version, or takes that back
+	// when the version is empty.
+	Downgrade(ctx context.Context, version string) error
 	// HashKV hashes the key space at a revision. Only the last compacted
 	// revision is cached; any other stops writes while it is scanned.
 	HashKV(ctx context.Context, revision int64) (*pb.HashKVResponse, error)
 	// Compacted gives the last compacted revision, zero when there is none.
 	Compacted(ctx context.Context) (int64, error)
+	// Defragment writes the member's database anew. It answers nobody meanwhile,
+	// and goes on when the caller is gone.
+	Defragment(ctx context.Context) error
+	// Compact discards the key space's past before a revision, and waits until
+	// the member has done so on its disk.
+	Compact(ctx context.Context, revision int64) error
+	// Disarm takes an alarm of a member back.
+	Disarm(ctx context.Context, id uint64, kind string) error
+	// Served is the certificate, PEM, that the member shows to one who connects
+	// now.
+	Served(ctx context.Context) ([]byte, error)
 	// Snapshot gives the backend as a stream, with its sha256 as trailer.
 	Snapshot(ctx context.Context) (io.ReadCloser, error)
 	// Watchers is how many watches are open on this member, by its metrics.
 	Watchers(ctx context.Context) (int, error)
+	// Behind is how many of them have not been told all yet.
+	Behind(ctx context.Context) (int, error)
 	// Fsync is how long the slowest hundredth of its syncs of the log took at
 	// least, since it started, by its metrics; zero when it has made none.
 	Fsync(ctx context.Context) (time.Duration, error)
+	// Auth knows users and roles.
+	Auth() pb.AuthClient
 	// KV and Lease serve the lock and the probes.
 	KV() clientv3.KV
 	Lease() clientv3.Lease
@@ -63,24 +86,79 @@ type member struct {
 	endpoint       string
 	user, password string // where auth is on
 	web            *http.Client
+	ends           *ends
+}
+
+// ends are the ends of connections on this machine, by which a member's host
+// tells ours from others'.
+type ends struct {
+	mu  sync.Mutex
+	all []string // "address:port"
+}
+
+// by lets a Way take down where its connections begin.
+func (e *ends) by(way Way) Way {
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		c, err := way.connect(ctx, address)
+		if err == nil {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.all = append(e.all, c.LocalAddr().String())
+		}
+		return c, err
+	}
+}
+
+// ownEnds are where the connections of this Site to members begin.
+func (s *Site) ownEnds() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []string
+	for _, c := range s.conns {
+		m, ok := c.(*member)
+		if g, guest := c.(*guestOf); guest {
+			m, ok = g.member, true
+		}
+		if !ok {
+			continue
+		}
+		m.ends.mu.Lock()
+		all = append(all, m.ends.all...)
+		m.ends.mu.Unlock()
+	}
+	return all
 }
 
 // A Way connects to an address. The nil Way is this machine's own network.
 type Way func(ctx context.Context, address string) (net.Conn, error)
 
+func (w Way) connect(ctx context.Context, address string) (net.Conn, error) {
+	if w == nil {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	}
+	return w(ctx, address)
+}
+
 // DialMember dials one member with upstream's client. The configuration gives
-// TLS, user and password; endpoints and logger are set here.
+// TLS, user and password; endpoints and logger are set here, and a login is given
+// eight seconds at least.
 func DialMember(cfg clientv3.Config, endpoint string, way Way) (Etcd, error) {
 	web := &http.Transport{TLSClientConfig: cfg.TLS, DisableKeepAlives: true}
-	if way != nil {
-		cfg.DialOptions = append(slices.Clone(cfg.DialOptions), grpc.WithContextDialer(way))
-		web.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) { return way(ctx, address) }
-	}
+	own := &ends{}
+	dial := own.by(way)
+	cfg.DialOptions = append(slices.Clone(cfg.DialOptions), grpc.WithContextDialer(dial))
+	web.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) }
 	cfg.Endpoints = []string{endpoint}
 	cfg.Logger = zap.NewNop()
 	cfg.MaxCallSendMsgSize = 0
 	cfg.RejectOldCluster = false
 	cfg.BackoffWaitBetween = 20 * time.Millisecond
+	if cfg.Username != "" {
+		if err := knock(cfg.DialTimeout, endpoint, way); err != nil {
+			return nil, fmt.Errorf("dial %s: %w", endpoint, err)
+		}
+		cfg.DialTimeout = max(cfg.DialTimeout, loginPatience)
+	}
 	c, err := clientv3.New(cfg)
 	guest := cfg.Username != "" && err != nil && rpctypes.ErrorDesc(err) == rpctypes.ErrorDesc(rpctypes.ErrGRPCNotSupportedForLearner)
 	user, password := cfg.Username, cfg.Password
@@ -91,11 +169,33 @@ func DialMember(cfg clientv3.Config, endpoint string, way Way) (Etcd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", endpoint, err)
 	}
-	m := &member{client: c, endpoint: endpoint, user: user, password: password, web: &http.Client{Transport: web}}
+	m := &member{client: c, endpoint: endpoint, user: user, password: password, web: &http.Client{Transport: web}, ends: own}
 	if guest {
 		return &guestOf{member: m}, nil
 	}
 	return m, nil
+}
+
+// loginPatience is how long a login may take at a member that is there. A login
+// costs etcd a twentieth of a second of a processor, and all clients log in at once
+// when authentication is turned on; one that is given up is paid for all the same,
+// and has to be made again.
+const loginPatience = 8 * time.Second
+
+// knock connects and hangs up. Upstream's client logs in as it is made, and waits
+// for a member that is not there until its time is up.
+func knock(patience time.Duration, endpoint string, way Way) error {
+	ctx := context.Background() // of no one call: the connection outlives it
+	if patience > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, patience)
+		defer stop()
+	}
+	c, err := way.connect(ctx, dialable(endpoint))
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // login gives a token for the user that this connection comes with. etcd keeps
@@ -171,6 +271,29 @@ func (m *member) MoveLeader(ctx context.Context, to uint64) error {
 	return rpctypes.Error(err)
 }
 
+func (m *member) ClusterVersion(ctx context.Context) (string, error) {
+	var v struct {
+		Cluster string `json:"etcdcluster"`
+	}
+	err := m.get(ctx, "/version", func(body io.Reader) error { return json.NewDecoder(body).Decode(&v) })
+	if err != nil || v.Cluster == notDecided {
+		return "", err
+	}
+	return v.Cluster, nil
+}
+
+// notDecided is the cluster version before there is one.
+const notDecided = "not_decided"
+
+func (m *member) Downgrade(ctx context.Context, version string) error {
+	r := &pb.DowngradeRequest{Action: pb.DowngradeRequest_ENABLE, Version: version}
+	if version == "" {
+		r.Action = pb.DowngradeRequest_CANCEL
+	}
+	_, err := pb.NewMaintenanceClient(m.conn()).Downgrade(ctx, r)
+	return rpctypes.Error(err)
+}
+
 func (m *member) HashKV(ctx context.Context, revision int64) (*pb.HashKVResponse, error) {
 	r, err := pb.NewMaintenanceClient(m.conn()).HashKV(ctx, &pb.HashKVRequest{Revision: revision})
 	return r, rpctypes.Error(err)
@@ -200,11 +323,51 @@ func (m *member) Compacted(ctx context.Context) (int64, error) {
 	return 0, ctx.Err()
 }
 
+func (m *member) Defragment(ctx context.Context) error {
+	_, err := pb.NewMaintenanceClient(m.conn()).Defragment(ctx, &pb.DefragmentRequest{})
+	return rpctypes.Error(err)
+}
+
+func (m *member) Compact(ctx context.Context, revision int64) error {
+	_, err := pb.NewKVClient(m.conn()).Compact(ctx, &pb.CompactionRequest{Revision: revision, Physical: true})
+	return rpctypes.Error(err)
+}
+
+func (m *member) Disarm(ctx context.Context, id uint64, kind string) error {
+	_, err := pb.NewMaintenanceClient(m.conn()).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: id, Alarm: pb.AlarmType(pb.AlarmType_value[kind])})
+	return rpctypes.Error(err)
+}
+
+// Served asks by a connection of its own: the others may be from before.
+func (m *member) Served(ctx context.Context) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.endpoint+"/health", nil)
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate of %s: %w", m.endpoint, err)
+	}
+	r, err := m.web.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate of %s: %w", m.endpoint, err)
+	}
+	defer r.Body.Close()
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return nil, fmt.Errorf("read the certificate of %s: it shows none", m.endpoint)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.TLS.PeerCertificates[0].Raw}), nil
+}
+
 func (m *member) Snapshot(ctx context.Context) (io.ReadCloser, error) { return m.client.Snapshot(ctx) }
 
 func (m *member) Watchers(ctx context.Context) (int, error) {
+	return m.watchers(ctx, "etcd_debugging_mvcc_watcher_total")
+}
+
+func (m *member) Behind(ctx context.Context) (int, error) {
+	return m.watchers(ctx, "etcd_debugging_mvcc_slow_watcher_total")
+}
+
+func (m *member) watchers(ctx context.Context, metric string) (int, error) {
 	watchers := -1
-	err := m.metrics(ctx, "etcd_debugging_mvcc_watcher_total", func(_ string, value float64) { watchers = int(value) })
+	err := m.metrics(ctx, metric, func(_ string, value float64) { watchers = int(value) })
 	if err == nil && watchers < 0 {
 		err = errors.New("read metrics: the number of watchers is not among them")
 	}
@@ -219,33 +382,41 @@ func (m *member) Fsync(ctx context.Context) (time.Duration, error) {
 
 // metrics calls f for each sample of a metric with its labels and value.
 func (m *member) metrics(ctx context.Context, name string, f func(labels string, value float64)) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.endpoint+"/metrics", nil)
+	return m.get(ctx, "/metrics", func(body io.Reader) error {
+		lines := bufio.NewScanner(body)
+		for lines.Scan() {
+			rest, ok := strings.CutPrefix(lines.Text(), name)
+			if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+				continue
+			}
+			labels, value, _ := strings.Cut(rest, " ")
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			f(labels, n)
+		}
+		return lines.Err()
+	})
+}
+
+// get reads what a member tells over HTTP.
+func (m *member) get(ctx context.Context, path string, read func(body io.Reader) error) error {
+	what := strings.TrimPrefix(path, "/")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.endpoint+path, nil)
 	if err != nil {
 		return err
 	}
 	r, err := m.web.Do(req)
 	if err != nil {
-		return fmt.Errorf("read metrics: %w", err)
+		return fmt.Errorf("read %s: %w", what, err)
 	}
 	defer r.Body.Close()
 	if r.StatusCode != http.StatusOK {
-		return fmt.Errorf("read metrics: %s", r.Status)
+		return fmt.Errorf("read %s: %s", what, r.Status)
 	}
-	lines := bufio.NewScanner(r.Body)
-	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), name)
-		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
-			continue
-		}
-		labels, value, _ := strings.Cut(rest, " ")
-		n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-		if err != nil {
-			return fmt.Errorf("read metrics: %s: %w", name, err)
-		}
-		f(labels, n)
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read metrics: %w", err)
+	if err := read(r.Body); err != nil {
+		return fmt.Errorf("read %s: %w", what, err)
 	}
 	return nil
 }
@@ -281,6 +452,7 @@ func (h histogram) quantile(q float64) time.Duration {
 	return 0
 }
 
+func (m *member) Auth() pb.AuthClient   { return pb.NewAuthClient(m.conn()) }
 func (m *member) KV() clientv3.KV       { return m.client }
 func (m *member) Lease() clientv3.Lease { return m.client }
 func (m *member) Close() error          { return m.client.Close() }
@@ -293,7 +465,7 @@ type Outcome int
 const (
 	Applied   Outcome = iota // the change is there, or was before
 	Rejected                 // definitely not made, and asking again will not help
-	Postponed                // definitely not made; it may be asked again after HealthInterval and a fresh look
+	Postponed                // definitely not made; it may be asked again after a while and a fresh look
 	Unknown                  // made or not: list the members
 )
 
@@ -317,6 +489,26 @@ func Judge(err error) Outcome {
 		return Postponed // nothing was sent
 	}
 	return Unknown
+}
+
+// judgeAnswer tells what an answer to any other call means: an error that the
+// member itself gave is final.
+func judgeAnswer(err error) Outcome {
+	var known rpctypes.EtcdError
+	s, told := status.FromError(err)
+	code := s.Code()
+	if errors.As(err, &known) {
+		code, told = known.Code(), true
+	}
+	switch {
+	case err == nil:
+		return Applied
+	case is(err, rpctypes.ErrCompacted): // as far, or further
+		return Unknown
+	case code == codes.Unavailable, code == codes.DeadlineExceeded, code == codes.Canceled, !told && is(err, context.DeadlineExceeded, context.Canceled):
+		return Judge(err)
+	}
+	return Rejected
 }
 
 func is(err error, targets ...error) bool {

@@ -23,11 +23,7 @@ import (
 // do makes one change. Its answer says what was learnt of it; its error what
 // went wrong, with the outcome that Judge or the host gave.
 func (s *Site) do(ctx context.Context, a Act, v View) (answer string, err error) {
-	defer func() {
-		s.mu.Lock()
-		s.adminKept = false
-		s.mu.Unlock()
-	}()
+	defer s.changed()
 	switch a := a.(type) {
 	case AddLearner:
 		return s.addLearner(ctx, a, v)
@@ -37,8 +33,22 @@ func (s *Site) do(ctx context.Context, a Act, v View) (answer string, err error)
 		return s.removeMember(ctx, a, v)
 	case MoveLeader:
 		return s.moveLeader(ctx, a, v)
+	case Downgrade:
+		return "", s.downgrade(ctx, a.To, v)
+	case CancelDowngrade:
+		return "", s.downgrade(ctx, "", v)
+	case ChangeAuth:
+		return s.changeAuth(ctx, a, v)
+	case DefragMember:
+		return s.defragment(ctx, a, v)
+	case CompactTo:
+		return s.compact(ctx, a, v)
+	case ClearAlarm:
+		return s.clearAlarm(ctx, a, v)
 	case SaveSnapshot:
 		return s.saveSnapshot(ctx, a, v)
+	case BringSnapshot:
+		return s.bringSnapshot(ctx, a, v)
 	case EditInventory:
 		return s.editInventory(a, v)
 	case MakeCA:
@@ -49,47 +59,64 @@ func (s *Site) do(ctx context.Context, a Act, v View) (answer string, err error)
 		return "", s.PKI.Save(ca)
 	case IssueCert:
 		return s.issue(a, v)
+	case RenewCert:
+		return s.renewCert(a, v)
+	case ChangeCA:
+		return s.changeCA(a)
 	case Remember:
 		if a.Forget {
 			return "", s.forget()
 		}
 		return ID(v.ClusterID()), s.remember(v.ClusterID())
-	case Install:
-		w, err := s.render(a, v)
+	case NoteRestore:
+		return a.lost(), s.noteRestoring(a.Restoring)
+	case TellPatroni:
+		return "", s.tellPatroni(ctx, a, v)
+	case Install, Refresh, PutBack, CopyTarget, EditTrust, Resign, On:
+		w, err := s.onItsHost(a, v)
 		if err != nil {
 			return "", err
 		}
-		return "", s.onHost(ctx, a.Host, w, v)
+		return "", s.onHost(ctx, touches(a), w, v)
+	}
+	return "", fmt.Errorf("act %T is not one of the set", a)
+}
+
+// changed forgets what was read on the admin host, which an act may have changed.
+func (s *Site) changed() {
+	s.adminMu.Lock()
+	defer s.adminMu.Unlock()
+	s.adminKept = false
+}
+
+// onItsHost is what an act comes to on the host that it touches. An edit of a
+// client's file is noted here before it is made.
+func (s *Site) onItsHost(a Act, v View) (host.Act, error) {
+	switch a := a.(type) {
+	case Install:
+		return s.render(a, v)
 	case Refresh:
 		w, err := refreshed(a, v)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		if err := s.noteEdit(a.Host, a.File, v, w.Content, false); err != nil {
-			return "", err
-		}
-		return "", s.onHost(ctx, a.Host, w, v)
-	case TellPatroni:
-		return "", s.tellPatroni(ctx, a, v)
+		return w, s.noteEdit(a.Host, a.File, v, w.Content, false)
 	case PutBack:
 		w, err := putBack(a, v)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		if err := s.noteEdit(a.Host, VIPConf, v, w.Content, true); err != nil {
-			return "", err
-		}
-		return "", s.onHost(ctx, a.Host, w, v)
+		return w, s.noteEdit(a.Host, VIPConf, v, w.Content, true)
 	case CopyTarget:
-		w, err := v.copied(a)
-		if err != nil {
-			return "", err
-		}
-		return "", s.onHost(ctx, a.Host, w, v)
+		return v.copied(a)
+	case EditTrust:
+		return v.edited(a)
+	case Resign:
+		return s.resigned(a, v)
 	case On:
-		return "", s.onHost(ctx, a.Host, a.Act, v)
+		return a.Act, nil
 	}
-	return "", fmt.Errorf("act %T is not one of the set", a)
+	return nil, fmt.Errorf("act %T is none on a host", a)
 }
 
 func (s *Site) onHost(ctx context.Context, name string, a host.Act, v View) error {
@@ -148,7 +175,7 @@ func (s *Site) removeMember(ctx context.Context, a Expel, v View) (string, error
 }
 
 func (s *Site) moveLeader(ctx context.Context, a MoveLeader, v View) (string, error) {
-	to, ok := v.heir(a.From)
+	to, ok := v.heir(a.From, a.To...)
 	if !ok {
 		return "", errors.New("no other voter is close behind the leader")
 	}
@@ -165,6 +192,14 @@ func (s *Site) moveLeader(ctx context.Context, a MoveLeader, v View) (string, er
 	s.seen = nil // the leader is not to be where it was, and that is our doing
 	s.mu.Unlock()
 	return fmt.Sprintf("from %s to %s", ID(leader.ID), ID(to.ID)), err
+}
+
+func (s *Site) downgrade(ctx context.Context, to string, v View) error {
+	c, err := s.voterFor(ctx, v, 0)
+	if err != nil {
+		return err
+	}
+	return c.Downgrade(ctx, to)
 }
 
 func (s *Site) editInventory(a EditInventory, v View) (string, error) {
@@ -207,7 +242,10 @@ func (s *Site) issue(a IssueCert, v View) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return name, s.PKI.SavePair(name, p)
+	if err := s.PKI.SavePair(name, p); err != nil {
+		return "", err
+	}
+	return name, s.datedNow(name)
 }
 
 // render gives the file that an Install writes.
@@ -325,7 +363,7 @@ func (v View) memberConf(a Install) config.Member {
 		}
 		return m
 	}
-	m.Initial = v.peers(a.Host)
+	m.Initial = v.peers([]string{a.Host})
 	if model, ok := v.model(a.Host); ok {
 		m.ElectionMs, m.HeartbeatMs, m.QuotaBytes = model.ElectionMs, model.HeartbeatMs, model.QuotaBytes
 		m.CompactionMode, m.CompactionRetention = model.CompactionMode, model.CompactionRetention
@@ -394,9 +432,12 @@ func (v View) refresh(content []byte, a Refresh) ([]byte, error) {
 // saveSnapshot streams the key space of a follower to a file, checks it, and
 // puts what is known of it beside it.
 func (s *Site) saveSnapshot(ctx context.Context, a SaveSnapshot, v View) (string, error) {
-	from, err := v.snapshotFrom(a.From)
+	from, err := v.snapshotFrom(a.From, a.Not...)
 	if err != nil {
 		return "", err
+	}
+	if a.Only && v.HostOf(from) != a.From {
+		return "", fmt.Errorf("save snapshot: the member on %s does not answer any more", a.From)
 	}
 	path := a.To
 	if path == "" {
@@ -414,7 +455,14 @@ func (s *Site) saveSnapshot(ctx context.Context, a SaveSnapshot, v View) (string
 	if err != nil {
 		return "", fmt.Errorf("save snapshot from %s: %w", look.Endpoint, err)
 	}
-	saved.Taken, saved.From, saved.ClusterID, saved.Members, saved.Version = s.Now().UTC(), look.Endpoint, v.ClusterID(), v.IDs(), look.Version
+	saved.From, saved.ClusterID, saved.Members, saved.Version = look.Endpoint, v.ClusterID(), v.IDs(), look.Version
+	saved.Survivor = a.Only
+	return s.recordSnapshot(saved, path, a.To != "")
+}
+
+// recordSnapshot puts beside a snapshot what is known of it.
+func (s *Site) recordSnapshot(saved Saved, path string, elsewhere bool) (string, error) {
+	saved.Taken = s.Now().UTC()
 	b, err := json.MarshalIndent(saved, "", "  ")
 	if err != nil {
 		return "", fmt.Errorf("save snapshot: %w", err)
@@ -422,7 +470,7 @@ func (s *Site) saveSnapshot(ctx context.Context, a SaveSnapshot, v View) (string
 	if err := os.WriteFile(path+".json", append(b, '\n'), 0o600); err != nil {
 		return "", fmt.Errorf("save snapshot: %w", err)
 	}
-	if a.To != "" {
+	if elsewhere {
 		// The collection knows of it too: it is as good as one of its own.
 		if err := os.MkdirAll(s.snapshotsDir(), 0o700); err == nil {
 			name := s.Now().UTC().Format("20060102T150405.000Z") + ".elsewhere.json"
@@ -460,15 +508,16 @@ func (s *Site) keepSnapshots(n int) error {
 	return nil
 }
 
-// snapshotFrom picks a follower, so that the leader is left to its work.
-func (v View) snapshotFrom(host string) (Member, error) {
+// snapshotFrom picks a follower, so that the leader is left to its work; none on
+// the hosts in not.
+func (v View) snapshotFrom(host string, not ...string) (Member, error) {
 	if host != "" {
 		if m, ok := v.At(host); ok && !m.Learner && v.Alive(m) {
 			return m, nil
 		}
 	}
 	leader, _ := v.Leader()
-	living := v.LivingVoters()
+	living := slices.DeleteFunc(v.LivingVoters(), func(m Member) bool { return slices.Contains(not, v.HostOf(m)) })
 	for _, m := range living {
 		if m.ID != leader.ID {
 			return m, nil
@@ -484,6 +533,19 @@ func (v View) snapshotFrom(host string) (Member, error) {
 // is proved: the sha256 that etcd appends is over all bytes before it, and
 // neither etcdctl nor etcdutl checks it on saving.
 func save(ctx context.Context, c Etcd, path string) (Saved, error) {
+	return receive(path, func(w io.Writer) error {
+		r, err := c.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		_, err = io.Copy(w, r)
+		return err
+	}, nil)
+}
+
+// receive writes a snapshot's file and proves it; sound may ask more of it.
+func receive(path string, write func(w io.Writer) error, sound func(Saved) error) (Saved, error) {
 	part := path + ".part"
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -491,13 +553,8 @@ func save(ctx context.Context, c Etcd, path string) (Saved, error) {
 	}
 	defer os.Remove(part)
 	defer f.Close()
-	r, err := c.Snapshot(ctx)
-	if err != nil {
-		return Saved{}, err
-	}
-	defer r.Close()
-	n, err := io.Copy(f, r)
-	if err != nil {
+	count := &counter{to: f}
+	if err := write(count); err != nil {
 		return Saved{}, err
 	}
 	if err := f.Sync(); err != nil {
@@ -507,8 +564,13 @@ func save(ctx context.Context, c Etcd, path string) (Saved, error) {
 	if err != nil {
 		return Saved{}, err
 	}
-	if saved.Bytes != n {
-		return Saved{}, fmt.Errorf("%d bytes arrived, %d are on disk", n, saved.Bytes)
+	if saved.Bytes != count.n {
+		return Saved{}, fmt.Errorf("%d bytes arrived, %d are on disk", count.n, saved.Bytes)
+	}
+	if sound != nil {
+		if err := sound(saved); err != nil {
+			return Saved{}, err
+		}
 	}
 	if err := os.Rename(part, path); err != nil {
 		return Saved{}, err
@@ -520,35 +582,49 @@ func save(ctx context.Context, c Etcd, path string) (Saved, error) {
 	return saved, nil
 }
 
+// A counter counts what is written through it.
+type counter struct {
+	to io.Writer
+	n  int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.to.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
 // ErrSnapshot says that a file is no sound snapshot.
 var ErrSnapshot = errors.New("not a sound snapshot")
 
-// checksum proves the sha256 trailer of a snapshot file.
-func checksum(path string) (sum string, size int64, err error) {
+// checksum proves the sha256 trailer of a snapshot file, and gives the sum of the
+// whole file beside it.
+func checksum(path string) (sum, whole string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", 0, err
+		return "", "", 0, err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return "", 0, err
+		return "", "", 0, err
 	}
 	// etcd's pages are of 4 KiB or a multiple of 512 bytes; 32 more are the trailer.
 	body := st.Size() - sha256.Size
 	if body <= 0 || body%512 != 0 {
-		return "", 0, fmt.Errorf("%w: %d bytes are no whole pages and a checksum; it was cut off", ErrSnapshot, st.Size())
+		return "", "", 0, fmt.Errorf("%w: %d bytes are no whole pages and a checksum; it was cut off", ErrSnapshot, st.Size())
 	}
 	h := sha256.New()
 	if _, err := io.CopyN(h, f, body); err != nil {
-		return "", 0, err
+		return "", "", 0, err
 	}
 	want := make([]byte, sha256.Size)
 	if _, err := io.ReadFull(f, want); err != nil {
-		return "", 0, err
+		return "", "", 0, err
 	}
 	if got := h.Sum(nil); !slices.Equal(got, want) {
-		return "", 0, fmt.Errorf("%w: its sha256 is %x, its trailer says %x", ErrSnapshot, got, want)
+		return "", "", 0, fmt.Errorf("%w: its sha256 is %x, its trailer says %x", ErrSnapshot, got, want)
 	}
-	return hex.EncodeToString(want), st.Size(), nil
+	h.Write(want)
+	return hex.EncodeToString(want), hex.EncodeToString(h.Sum(nil)), st.Size(), nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"hash/fnv"
 	"io"
 	"maps"
@@ -16,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -37,6 +39,8 @@ type cluster struct {
 	removed map[uint64]time.Time
 	procs   map[uint64]*proc
 	applied map[uint64]uint64
+	beyond  map[uint64]uint64 // entries that a member's log has after those: it does not know them to be committed
+	runs    []run             // of the entries, by term
 
 	head, term uint64
 	leader     uint64
@@ -47,8 +51,21 @@ type cluster struct {
 	leases              map[int64]*lease
 	alarms              map[uint64]string // by member
 	auth                bool
+	users               map[string]*fakeUser
+	roles               map[string][]*authpb.Permission
 	dbSize              int64
-	watchers            int
+	unused              map[uint64]int64     // bytes of a member's database that are not in use
+	busy                map[uint64]time.Time // members that are defragmented until then, and answer nobody
+	watchers, behind    int
+	stuck               map[uint64][]byte // members that go on showing this certificate
+
+	version  string    // cluster version, a minor; "" before there is one
+	settledV time.Time // since when all members could have another
+	storage  string    // form of the backends: follows the cluster version
+	down     string    // minor that it is to go down to; "" for none
+	// stale are the members whose promotion a backend does not know of, by the
+	// member whose backend it is; ghosts are those that it still has.
+	stale, ghosts map[uint64][]uint64
 
 	// Lies that single members tell, by ID.
 	lists  map[uint64][]Member
@@ -72,17 +89,21 @@ type lease struct {
 
 // A proc is one running etcd.
 type proc struct {
-	m      *machine
-	pid    int
-	since  time.Time
-	conf   config.Member
-	booted bool // it has read or founded its data
-	ready  bool // it has published itself, and serves
-	joined time.Time
-	c      *cluster
-	id     uint64
-	exitAt time.Time
-	code   int
+	m       *machine
+	pid     int
+	since   time.Time
+	version string // of its binary, which may have been replaced since
+	conf    config.Member
+	trust   []byte // the CAs that it read when it started
+	booted  bool   // it has read or founded its data
+	ready   bool   // it has published itself, and serves
+	joined  time.Time
+	c       *cluster
+	id      uint64
+	exitAt  time.Time
+	code    int
+	// swallowed: it is fed with the entry that published it, and so waits for it
+	swallowed bool
 }
 
 const (
@@ -95,8 +116,11 @@ func (w *world) cluster(id uint64) *cluster {
 	c, ok := w.clusters[id]
 	if !ok {
 		c = &cluster{
-			w: w, id: id, members: map[uint64]*entry{}, removed: map[uint64]time.Time{}, procs: map[uint64]*proc{}, applied: map[uint64]uint64{},
-			head: 10, term: 1, revision: 1, keys: map[string]*mvccpb.KeyValue{}, leases: map[int64]*lease{}, alarms: map[uint64]string{}, dbSize: 20 << 10,
+			w: w, id: id, members: map[uint64]*entry{}, removed: map[uint64]time.Time{}, procs: map[uint64]*proc{}, applied: map[uint64]uint64{}, beyond: map[uint64]uint64{},
+			head: 10, term: 1, runs: []run{{from: 1, term: 1}}, revision: 1, keys: map[string]*mvccpb.KeyValue{}, leases: map[int64]*lease{}, alarms: map[uint64]string{}, dbSize: 20 << 10,
+			stale: map[uint64][]uint64{}, ghosts: map[uint64][]uint64{},
+			users: map[string]*fakeUser{}, roles: map[string][]*authpb.Permission{},
+			unused: map[uint64]int64{}, busy: map[uint64]time.Time{},
 			lists: map[uint64][]Member{}, hashes: map[uint64]uint32{}, fsync: map[uint64]time.Duration{}, says: map[uint64]func(*pb.StatusResponse){},
 		}
 		w.clusters[id] = c
@@ -161,6 +185,7 @@ func (p *proc) bootUp(now time.Time) {
 		p.die(now, 0, 1)
 		return
 	}
+	p.trust = m.file(conf.CAFile).Content
 	d := m.dirFacts(conf.DataDir)
 	if conf.WALDir != "" {
 		d = m.dirFacts(conf.WALDir)
@@ -189,8 +214,67 @@ func (p *proc) bootUp(now time.Time) {
 			return
 		}
 	}
+	if m.w.starts != nil && !m.w.starts(m) || !p.bears() {
+		p.die(now, 0, 1)
+		return
+	}
 	p.booted, p.joined = true, now
 	p.c.procs[p.id] = p
+}
+
+// mends reports whether this is a 3.5 that brings backends in order.
+func (p *proc) mends() bool { return minor(p.version) == "3.5" && p.version >= "3.5.32" }
+
+// bears reports whether the data is such as this version of etcd can start on.
+func (p *proc) bears() bool {
+	line := minor(p.version)
+	switch {
+	case p.c.version != "" && line < p.c.version && line < p.c.storage:
+		return false // "invalid downgrade; server version is lower than determined cluster version"
+	case p.mends():
+		delete(p.c.ghosts, p.id)
+	case line >= "3.6" && len(p.c.stale[p.id]) > 1:
+		return false // "membership: too many learner members in cluster"
+	}
+	return true
+}
+
+// monitor raises or lowers the cluster version when all members could have
+// another, after a while.
+func (c *cluster) monitor(now time.Time) (moved bool) {
+	const takes = 4 * time.Second
+	low, all := "", true
+	for id := range c.members {
+		p := c.procs[id]
+		if p == nil || !p.ready {
+			all = false
+			continue
+		}
+		if line := minor(p.version); low == "" || line < low {
+			low = line
+		}
+	}
+	want := low
+	if c.down != "" {
+		want = c.down
+	}
+	if c.leader == 0 || !all || want == c.version && (c.down == "" || c.storage == c.version && c.down != low) {
+		c.settledV = time.Time{}
+		return false
+	}
+	if c.settledV.IsZero() {
+		c.settledV = now
+	}
+	if c.version != "" && now.Sub(c.settledV) < takes {
+		return false
+	}
+	c.settledV = time.Time{}
+	if c.down != "" && c.down == low { // all have arrived
+		c.down = ""
+	}
+	c.version, c.storage = want, want
+	c.head++
+	return true
 }
 
 // found makes the data of a member of a new cluster.
@@ -275,21 +359,40 @@ func walHead(member, cluster uint64) []byte {
 	return slices.Concat(walFrame(4, nil), walFrame(1, meta), make([]byte, 512))
 }
 
-// walFrame frames a walpb.Record: 8 bytes that say how long it is and, if it
-// is padded to 8 bytes, by how many.
+// walFrame frames the first walpb.Record of a log that has data.
 func walFrame(kind uint64, data []byte) []byte {
-	var rec []byte
-	rec = protowire.AppendVarint(protowire.AppendTag(rec, 1, protowire.VarintType), kind)
-	rec = protowire.AppendVarint(protowire.AppendTag(rec, 2, protowire.VarintType), 12345)
-	if data != nil {
-		rec = protowire.AppendBytes(protowire.AppendTag(rec, 3, protowire.BytesType), data)
+	return frame(kind, data, crc32.Update(0, castagnoli(), data))
+}
+
+// logOf is the whole log of a member, as it is on its disk.
+func (c *cluster) logOf(id uint64) []byte {
+	var crc uint32
+	var b []byte
+	add := func(kind uint64, fields ...uint64) {
+		var data []byte
+		for i, n := range fields {
+			data = protowire.AppendVarint(protowire.AppendTag(data, protowire.Number(i+1), protowire.VarintType), n)
+		}
+		crc = crc32.Update(crc, castagnoli(), data)
+		b = append(b, frame(kind, data, crc)...)
 	}
-	field := uint64(len(rec))
-	pad := (8 - len(rec)%8) % 8
-	if pad > 0 {
-		field |= uint64(0x80|pad) << 56
+	add(crcRecord)
+	add(metadataRecord, id, c.id)
+	add(snapshotRecord, 0, 0)
+	for i := uint64(1); i <= c.applied[id]+c.beyond[id]; i++ {
+		add(entryRecord, 0, c.termAt(i), i)
 	}
-	return slices.Concat(binary.LittleEndian.AppendUint64(nil, field), rec, make([]byte, pad))
+	add(stateRecord, c.termAt(c.applied[id]), 0, c.applied[id])
+	return append(b, make([]byte, 4096)...)
+}
+
+func (c *cluster) termAt(index uint64) (term uint64) {
+	for _, r := range c.runs {
+		if r.from <= index {
+			term = r.term
+		}
+	}
+	return term
 }
 
 // voters are the IDs of those with a vote, sorted.
@@ -329,9 +432,15 @@ func (c *cluster) elect(now time.Time) {
 			c.leader = id
 		}
 	}
+	c.nextTerm()
+	c.since = now
+}
+
+// nextTerm begins a term with an entry.
+func (c *cluster) nextTerm() {
 	c.term++
 	c.head++
-	c.since = now
+	c.runs = append(slices.Clip(c.runs), run{from: c.head, term: c.term})
 }
 
 func (c *cluster) tick(now time.Time) (moved bool) {
@@ -354,8 +463,20 @@ func (c *cluster) tick(now time.Time) (moved bool) {
 			return true
 		}
 		if e := c.members[id]; e != nil && p.booted && !p.ready && c.leader != 0 && now.Sub(p.joined) >= publishTime && (c.applied[id] > 0 || !e.learner || now.Sub(p.joined) >= c.w.transfer) {
-			p.ready = true
+			if e.learner && e.name == "" && c.w.swallows {
+				p.swallowed = true
+				p.m.files[path.Join(p.conf.DataDir, "member/snap/0000000000000002-0000000000000009.snap")] = &node{owner: "etcd", group: "etcd", mode: 0o600}
+			}
+			p.ready = !p.swallowed || now.Sub(p.joined) >= 7*time.Second
+			if !p.ready && e.name != "" {
+				continue
+			}
 			e.name, e.clientURL = p.conf.Name, p.conf.ClientURL
+			for _, other := range c.procs { // whoever hears of it keeps the whole entry
+				if other.mends() {
+					c.stale[other.id] = slices.DeleteFunc(slices.Clone(c.stale[other.id]), func(stale uint64) bool { return stale == id })
+				}
+			}
 			c.head++
 			if e.learner {
 				p.joined = now
@@ -363,9 +484,17 @@ func (c *cluster) tick(now time.Time) (moved bool) {
 			moved = true
 		}
 	}
+	moved = c.monitor(now) || moved
 	for _, id := range slices.Sorted(maps.Keys(c.procs)) {
 		if c.connected(id) && c.leader != 0 && c.procs[id].ready {
 			c.applied[id] = c.head - c.lag(c.procs[id], now)
+		}
+	}
+	for id, until := range c.busy {
+		if !now.Before(until) {
+			delete(c.busy, id)
+			c.unused[id] = 0
+			moved = true
 		}
 	}
 	if c.leader != 0 {
@@ -544,6 +673,9 @@ func (e *fakeEtcd) call(ctx context.Context, what string, needs int, f func(c *c
 		if sleep(ctx, 20*time.Millisecond) != nil {
 			return gone(ctx)
 		}
+		if e.op.dead.Load() {
+			return errKilled
+		}
 	}
 }
 
@@ -569,9 +701,18 @@ func (e *fakeEtcd) try(ctx context.Context, what string, needs int, f func(c *cl
 	if !p.ready {
 		return true, nil
 	}
+	if problem := e.op.stranger(p); problem != "" {
+		return false, status.Error(codes.Unavailable, problem)
+	}
 	c, now := p.c, time.Now()
+	if _, busy := c.busy[p.id]; busy {
+		return true, nil
+	}
 	if c.auth && e.op.user == "" {
 		return false, rpctypes.ErrUserEmpty
+	}
+	if u := c.users[e.op.user]; c.auth && u != nil && e.op.Site.Password != "" && u.password != e.op.Site.Password {
+		return false, rpctypes.ErrAuthFailed
 	}
 	if entry := c.members[p.id]; needs != local && entry != nil && entry.learner {
 		return false, rpctypes.ErrGRPCNotSupportedForLearner
@@ -589,7 +730,7 @@ func (e *fakeEtcd) try(ctx context.Context, what string, needs int, f func(c *cl
 	err = f(c, p, now)
 	switch {
 	case err != nil:
-	case slices.Contains([]string{"add", "promote", "remove", "move", "put", "delete", "grant", "revoke"}, what):
+	case slices.Contains([]string{"add", "promote", "remove", "move", "downgrade", "defrag", "compact", "disarm", "put", "delete", "grant", "revoke"}, what):
 		w.sent = append(w.sent, what+" at "+m.name)
 	}
 	w.tick()
@@ -606,8 +747,12 @@ func (c *cluster) header(p *proc) *pb.ResponseHeader {
 func (e *fakeEtcd) Status(ctx context.Context) (r *pb.StatusResponse, err error) {
 	err = e.call(ctx, "status", local, func(c *cluster, p *proc, now time.Time) error {
 		r = &pb.StatusResponse{
-			Header: c.header(p), Version: p.m.version, DbSize: c.dbSize, DbSizeInUse: c.dbSize, DbSizeQuota: p.conf.QuotaBytes,
+			Header: c.header(p), Version: p.version, DbSize: c.dbSize + c.unused[p.id], DbSizeInUse: c.dbSize, DbSizeQuota: p.conf.QuotaBytes,
 			Leader: c.leader, RaftTerm: c.term, RaftIndex: c.head, RaftAppliedIndex: c.applied[p.id],
+		}
+		if minor(p.version) > "3.5" {
+			r.StorageVersion = c.storage + ".0"
+			r.DowngradeInfo = &pb.DowngradeInfo{Enabled: c.down != "", TargetVersion: c.down + ".0"}
 		}
 		if p.id != c.leader && now.Sub(c.since) < rumourTime || p.m.apart {
 			r.Leader = 0
@@ -689,8 +834,32 @@ func (e *fakeEtcd) MoveLeader(ctx context.Context, to uint64) error {
 			return status.Error(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")
 		}
 		c.leader, c.since = to, now
-		c.term++
-		c.head++
+		c.nextTerm()
+		return nil
+	})
+}
+
+func (e *fakeEtcd) ClusterVersion(ctx context.Context) (v string, err error) {
+	err = e.call(ctx, "version", local, func(c *cluster, _ *proc, _ time.Time) error {
+		if c.version != "" {
+			v = c.version + ".0"
+		}
+		return nil
+	})
+	return v, err
+}
+
+func (e *fakeEtcd) Downgrade(ctx context.Context, to string) error {
+	return e.call(ctx, "downgrade", linear, func(c *cluster, p *proc, _ time.Time) error {
+		switch {
+		case to == "" && c.down == "":
+			return status.Error(codes.Unknown, "etcdserver: no inflight downgrade job")
+		case to != "" && c.down != "":
+			return status.Error(codes.Unknown, "etcdserver: cluster has a downgrade job in progress")
+		case to != "" && minor(p.version) <= "3.5":
+			return status.Error(codes.Unimplemented, "the fake's own rule: 3.5 does not go down")
+		}
+		c.down = to
 		return nil
 	})
 }
@@ -717,8 +886,14 @@ func (e *fakeEtcd) Compacted(ctx context.Context) (rev int64, err error) {
 }
 
 func (e *fakeEtcd) Snapshot(ctx context.Context) (r io.ReadCloser, err error) {
-	err = e.call(ctx, "snapshot", voter, func(*cluster, *proc, time.Time) error {
+	err = e.call(ctx, "snapshot", voter, func(c *cluster, p *proc, _ time.Time) error {
 		b := slices.Clone(snapshotBytes())
+		if minor(p.version) == "3.5" {
+			var err error
+			if b, err = backendOf(c, p.id); err != nil {
+				return err
+			}
+		}
 		if e.w.spoil {
 			b[len(b)/2] ^= 1
 		}
@@ -726,6 +901,73 @@ func (e *fakeEtcd) Snapshot(ctx context.Context) (r io.ReadCloser, err error) {
 		return nil
 	})
 	return r, err
+}
+
+// defragTime is what a defragmentation takes.
+const defragTime = 3 * time.Second
+
+// Defragment goes on when its caller is gone. The fake has rules of its own here:
+// never the leader of others, and never two at once.
+func (e *fakeEtcd) Defragment(ctx context.Context) error {
+	err := e.call(ctx, "defrag", local, func(c *cluster, p *proc, now time.Time) error {
+		switch {
+		case c.leader == p.id && len(c.voters()) > 1:
+			return errors.New("the fake's own rule: a leader is defragmented")
+		case len(c.busy) > 0:
+			return errors.New("the fake's own rule: two are defragmented at once")
+		}
+		c.busy[p.id] = now.Add(defragTime)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return e.call(ctx, "defragged", local, func(*cluster, *proc, time.Time) error { return nil })
+}
+
+func (e *fakeEtcd) Compact(ctx context.Context, revision int64) error {
+	return e.call(ctx, "compact", linear, func(c *cluster, _ *proc, _ time.Time) error {
+		switch {
+		case errors.Is(c.full(), rpctypes.ErrCorrupt):
+			return rpctypes.ErrCorrupt
+		case revision > c.revision:
+			return rpctypes.ErrFutureRev
+		case revision <= c.compacted:
+			return rpctypes.ErrCompacted
+		}
+		c.compacted = revision
+		c.head++
+		return nil
+	})
+}
+
+func (e *fakeEtcd) Disarm(ctx context.Context, id uint64, kind string) error {
+	return e.call(ctx, "disarm", linear, func(c *cluster, _ *proc, _ time.Time) error {
+		if c.alarms[id] == kind {
+			delete(c.alarms, id)
+		}
+		c.head++
+		return nil
+	})
+}
+
+func (e *fakeEtcd) Behind(ctx context.Context) (n int, err error) {
+	err = e.call(ctx, "watchers", voter, func(c *cluster, _ *proc, _ time.Time) error {
+		n = c.behind
+		return nil
+	})
+	return n, err
+}
+
+func (e *fakeEtcd) Served(ctx context.Context) (cert []byte, err error) {
+	err = e.call(ctx, "served", local, func(_ *cluster, p *proc, _ time.Time) error {
+		cert = p.m.file(p.conf.CertFile).Content // read anew at each handshake
+		if old := p.c.stuck[p.id]; old != nil {
+			cert = old
+		}
+		return nil
+	})
+	return cert, err
 }
 
 func (e *fakeEtcd) Watchers(ctx context.Context) (n int, err error) {
@@ -744,9 +986,119 @@ func (e *fakeEtcd) Fsync(ctx context.Context) (d time.Duration, err error) {
 	return d, err
 }
 
+func (e *fakeEtcd) Auth() pb.AuthClient   { return fakeAuth{e: e} }
 func (e *fakeEtcd) KV() clientv3.KV       { return clientv3.NewKVFromKVClient(fakeKV{e: e}, nil) }
 func (e *fakeEtcd) Lease() clientv3.Lease { return fakeLease{e: e} }
 func (e *fakeEtcd) Close() error          { return nil }
+
+// A fakeUser is one of etcd's own.
+type fakeUser struct {
+	password string
+	roles    []string
+}
+
+// fakeAuth is the server's side of users and roles.
+type fakeAuth struct {
+	pb.AuthClient
+	e *fakeEtcd
+}
+
+func (a fakeAuth) change(ctx context.Context, f func(c *cluster) error) error {
+	return a.e.call(ctx, "auth", linear, func(c *cluster, _ *proc, _ time.Time) error {
+		c.head++
+		return f(c)
+	})
+}
+
+func (a fakeAuth) AuthStatus(ctx context.Context, _ *pb.AuthStatusRequest, _ ...grpc.CallOption) (r *pb.AuthStatusResponse, err error) {
+	err = a.e.call(ctx, "auth status", linear, func(c *cluster, _ *proc, _ time.Time) error {
+		r = &pb.AuthStatusResponse{Enabled: c.auth}
+		return nil
+	})
+	return r, err
+}
+
+func (a fakeAuth) UserList(ctx context.Context, _ *pb.AuthUserListRequest, _ ...grpc.CallOption) (r *pb.AuthUserListResponse, err error) {
+	err = a.e.call(ctx, "auth status", linear, func(c *cluster, _ *proc, _ time.Time) error {
+		r = &pb.AuthUserListResponse{Users: slices.Sorted(maps.Keys(c.users))}
+		return nil
+	})
+	return r, err
+}
+
+func (a fakeAuth) UserGet(ctx context.Context, in *pb.AuthUserGetRequest, _ ...grpc.CallOption) (r *pb.AuthUserGetResponse, err error) {
+	err = a.e.call(ctx, "auth status", linear, func(c *cluster, _ *proc, _ time.Time) error {
+		r = &pb.AuthUserGetResponse{Roles: c.users[in.Name].roles}
+		return nil
+	})
+	return r, err
+}
+
+func (a fakeAuth) RoleList(ctx context.Context, _ *pb.AuthRoleListRequest, _ ...grpc.CallOption) (r *pb.AuthRoleListResponse, err error) {
+	err = a.e.call(ctx, "auth status", linear, func(c *cluster, _ *proc, _ time.Time) error {
+		r = &pb.AuthRoleListResponse{Roles: slices.Sorted(maps.Keys(c.roles))}
+		return nil
+	})
+	return r, err
+}
+
+func (a fakeAuth) RoleGet(ctx context.Context, in *pb.AuthRoleGetRequest, _ ...grpc.CallOption) (r *pb.AuthRoleGetResponse, err error) {
+	err = a.e.call(ctx, "auth status", linear, func(c *cluster, _ *proc, _ time.Time) error {
+		r = &pb.AuthRoleGetResponse{Perm: c.roles[in.Role]}
+		return nil
+	})
+	return r, err
+}
+
+func (a fakeAuth) RoleAdd(ctx context.Context, in *pb.AuthRoleAddRequest, _ ...grpc.CallOption) (*pb.AuthRoleAddResponse, error) {
+	return nil, a.change(ctx, func(c *cluster) error {
+		c.roles[in.Name] = []*authpb.Permission{}
+		return nil
+	})
+}
+
+func (a fakeAuth) UserDelete(ctx context.Context, in *pb.AuthUserDeleteRequest, _ ...grpc.CallOption) (*pb.AuthUserDeleteResponse, error) {
+	return nil, a.change(ctx, func(c *cluster) error {
+		delete(c.users, in.Name)
+		return nil
+	})
+}
+
+func (a fakeAuth) UserAdd(ctx context.Context, in *pb.AuthUserAddRequest, _ ...grpc.CallOption) (*pb.AuthUserAddResponse, error) {
+	return nil, a.change(ctx, func(c *cluster) error {
+		c.users[in.Name] = &fakeUser{password: in.Password}
+		return nil
+	})
+}
+
+func (a fakeAuth) UserGrantRole(ctx context.Context, in *pb.AuthUserGrantRoleRequest, _ ...grpc.CallOption) (*pb.AuthUserGrantRoleResponse, error) {
+	return nil, a.change(ctx, func(c *cluster) error {
+		c.users[in.User].roles = append(c.users[in.User].roles, in.Role)
+		return nil
+	})
+}
+
+func (a fakeAuth) AuthEnable(ctx context.Context, _ *pb.AuthEnableRequest, _ ...grpc.CallOption) (*pb.AuthEnableResponse, error) {
+	return nil, a.change(ctx, func(c *cluster) error {
+		if u := c.users["root"]; u == nil || !slices.Contains(u.roles, "root") {
+			return rpctypes.ErrRootUserNotExist
+		}
+		c.auth = true
+		return nil
+	})
+}
+
+func (a fakeAuth) Authenticate(ctx context.Context, in *pb.AuthenticateRequest, _ ...grpc.CallOption) (*pb.AuthenticateResponse, error) {
+	return nil, a.e.call(ctx, "auth status", linear, func(c *cluster, _ *proc, _ time.Time) error {
+		switch u := c.users[in.Name]; {
+		case !c.auth:
+			return rpctypes.ErrAuthNotEnabled
+		case u == nil || u.password != in.Password:
+			return rpctypes.ErrAuthFailed
+		}
+		return nil
+	})
+}
 
 // fakeKV is the server's side of what the lock and the probes use.
 type fakeKV struct {

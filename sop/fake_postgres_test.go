@@ -59,6 +59,7 @@ type fakeVIP struct {
 	pid     int
 	since   time.Time
 	list    []string // what it read when it started
+	party            // and whom it trusted, and what it showed, then
 	rejects string   // with this endpoint in its list, it hears nothing
 	ip      string
 	dropped bool   // the address was taken down since its start
@@ -147,6 +148,7 @@ func (m *machine) startVIP(now time.Time) {
 		return
 	}
 	v.list, v.ip, v.dropped = c.Endpoints, c.IP, false
+	v.party = party{trust: m.file(c.CA).Content, cert: m.file(c.Cert).Content}
 }
 
 // clientUnit gives Patroni's or vip-manager's unit.
@@ -251,7 +253,7 @@ func (m *machine) shake(s host.Handshake) string {
 	if o := m.w.machines[name]; o == nil || !o.on || o.proc == nil || !o.proc.ready || !o.proc.listens(atoi(port)) {
 		return "dial tcp " + s.Address + ": connect: connection refused"
 	}
-	return ""
+	return m.w.handshake(party{trust: m.file(s.CA).Content, cert: m.file(s.Cert).Content}, m.w.machines[name].proc)
 }
 
 // lookAtClients answers what is asked about clients.

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
@@ -42,9 +43,23 @@ type world struct {
 	// sent lists what changed anything, in order.
 	sent []string
 
-	packaged string // version of etcd that a package brings, "" for none
+	packaged string   // version of etcd that a package brings, "" for none
+	offers   []string // versions that can be asked for; nil where whatever is asked for is that one
+
+	// starts reports whether the etcd of a machine comes up; nil where all do.
+	starts func(m *machine) bool
+	// picky says what etcd of a version says of a configuration that it does not take.
+	picky func(version string, t host.Trial) string
+
+	// strict has connections fail where one side does not trust the other; clients
+	// are those that have to get in at every moment, and cutOff who did not.
+	strict  bool
+	clients map[string]party
+	cutOff  []string
+	signed  map[[2]string]bool // certificates by CAs
 
 	transfer time.Duration // a learner's first copy of the database
+	swallows bool          // that copy comes with the learner's own name in it
 	lag      uint64        // entries that it is behind after that
 	lagTime  time.Duration // in which it makes up for them
 }
@@ -73,7 +88,7 @@ func (w *world) machine(address string) *machine {
 		w: w, name: address, on: true, reach: true, boot: 1, version: "3.7.3", free: 100 << 30,
 		files: map[string]*node{}, users: map[string]bool{"root": true, "etcd": true}, listeners: map[int]string{},
 		mounts: map[string]bool{"/data/etcd": true}, deaf: map[string]bool{},
-		programs: map[string]string{config.EtcdctlPath: "3.7.3"}, addrs: map[string]bool{}, distrust: map[string]string{},
+		programs: map[string]string{config.EtcdctlPath: "3.7.3", utilityPath: "3.7.3"}, addrs: map[string]bool{}, distrust: map[string]string{},
 	}
 	for _, d := range []string{"/etc", "/etc/systemd/system", "/etc/profile.d", "/run", "/usr/bin", "/var/lib/etcd"} {
 		m.mkdir(d, "root", "root", 0o755)
@@ -84,11 +99,12 @@ func (w *world) machine(address string) *machine {
 
 // clone copies a world. The lock is held.
 func (w *world) clone() *world {
-	c := &world{machines: map[string]*machine{}, clusters: map[uint64]*cluster{}, pids: w.pids, packaged: w.packaged, transfer: w.transfer, lag: w.lag, lagTime: w.lagTime}
+	c := &world{machines: map[string]*machine{}, clusters: map[uint64]*cluster{}, pids: w.pids, packaged: w.packaged, offers: w.offers, picky: w.picky, starts: w.starts, strict: w.strict, clients: maps.Clone(w.clients), transfer: w.transfer, swallows: w.swallows, lag: w.lag, lagTime: w.lagTime}
 	pgs := map[*fakePG]*fakePG{}
 	for name, m := range w.machines {
 		n := *m
 		n.w, n.files, n.proc = c, maps.Clone(m.files), nil
+		n.programs = maps.Clone(m.programs)
 		n.users, n.mounts, n.deaf, n.listeners = maps.Clone(m.users), maps.Clone(m.mounts), maps.Clone(m.deaf), maps.Clone(m.listeners)
 		m.cloneClients(&n, pgs)
 		c.machines[name] = &n
@@ -96,7 +112,14 @@ func (w *world) clone() *world {
 	for id, old := range w.clusters {
 		n := *old
 		n.w, n.procs, n.members, n.leases = c, map[uint64]*proc{}, map[uint64]*entry{}, map[int64]*lease{}
+		n.beyond = maps.Clone(old.beyond)
 		n.removed, n.applied, n.keys, n.alarms = maps.Clone(old.removed), maps.Clone(old.applied), maps.Clone(old.keys), maps.Clone(old.alarms)
+		n.stale, n.ghosts = maps.Clone(old.stale), maps.Clone(old.ghosts)
+		n.roles, n.users = maps.Clone(old.roles), map[string]*fakeUser{}
+		for name, u := range old.users {
+			n.users[name] = &fakeUser{u.password, slices.Clone(u.roles)}
+		}
+		n.unused, n.busy = maps.Clone(old.unused), maps.Clone(old.busy)
 		for k, e := range old.members {
 			e := *e
 			n.members[k] = &e
@@ -135,6 +158,7 @@ func (w *world) tick() {
 			m.tickClients(time.Now())
 		}
 	}
+	w.watchTrust()
 }
 
 func (w *world) tickOnce(now time.Time) (moved bool) {
@@ -180,6 +204,7 @@ type machine struct {
 	listeners map[int]string    // of other programs
 	programs  map[string]string // versions by path
 	addrs     map[string]bool   // besides its own
+	callers   []string          // who is connected to its etcd, as a client
 	distrust  map[string]string // host:port pairs whose handshake fails, and why
 
 	patroni *fakePatroni
@@ -188,6 +213,7 @@ type machine struct {
 	// systemd
 	known    string // the unit's files as systemd has read them
 	patient  bool   // TimeoutStartSec=infinity is in force
+	broken   int    // exit status with which each process ends at once, 0 when it does not
 	proc     *proc
 	failed   bool
 	exit     int
@@ -322,10 +348,21 @@ func (m *machine) exited(p *proc, code int, now time.Time) {
 	}
 }
 
+// is gives it an etcd of another version, the one that runs included.
+func (m *machine) is(version string) {
+	m.version = version
+	if m.proc != nil {
+		m.proc.version = version
+	}
+}
+
 func (m *machine) start(now time.Time) {
 	m.w.pids++
 	m.failed, m.exit, m.again = false, 0, time.Time{}
-	m.proc = &proc{m: m, pid: 1000 + m.w.pids, since: now}
+	m.proc = &proc{m: m, pid: 1000 + m.w.pids, since: now, version: m.version}
+	if m.broken != 0 {
+		m.proc.exitAt, m.proc.code = now.Add(bootTime), m.broken
+	}
 }
 
 // powerOff is a pulled plug.
@@ -472,6 +509,11 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 			f.Ports[port] = "etcd"
 		}
 	}
+	for _, port := range q.Callers {
+		if m.proc != nil && m.proc.listens(port) && len(m.callers) > 0 {
+			f.Callers = map[int][]string{port: m.callers}
+		}
+	}
 	for _, u := range q.Users {
 		f.Users[u] = m.users[u]
 	}
@@ -484,8 +526,87 @@ func (h *fakeHost) Look(ctx context.Context, q host.Question) (host.Facts, error
 	if q.Etcd != "" {
 		f.Etcd = host.Binary{Path: q.Etcd, Version: m.version}
 	}
+	if q.Package != "" && m.w.packaged != "" {
+		if f.Offers = m.w.offers; f.Offers == nil {
+			f.Offers = []string{m.w.packaged}
+		}
+	}
+	for _, t := range q.Trials {
+		f.Trials = append(f.Trials, m.try(t))
+	}
 	m.lookAtClients(q, &f)
 	return f, nil
+}
+
+// Fetch implements host.Host.
+func (h *fakeHost) Fetch(ctx context.Context, p string, w io.Writer) error {
+	if err := h.enter(ctx); err != nil {
+		return err
+	}
+	m := h.m
+	content, err := m.content(p)
+	m.w.mu.Unlock()
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	return err
+}
+
+// content is what is in a file; a log has more in it than the file of the fake.
+func (m *machine) content(p string) ([]byte, error) {
+	f := m.file(p)
+	switch {
+	case !f.Exists:
+		return nil, fmt.Errorf("cat: %s: No such file or directory", p)
+	case strings.HasSuffix(p, ".wal"):
+		who, err := Identify(f.Content)
+		if c := m.w.clusters[who.Cluster]; c != nil && err == nil {
+			return c.logOf(who.Member), nil
+		}
+	}
+	return f.Content, nil
+}
+
+// replayLog is what etcd makes of a copy of its data.
+func (m *machine) replayLog(a host.ReplayLog) error {
+	var who Identity
+	for _, p := range append(m.under(a.DataDir), m.under(cmp.Or(a.WALDir, a.DataDir))...) {
+		if path.Base(p) == a.Segment {
+			who, _ = Identify(m.files[p].content)
+		}
+	}
+	switch c := m.w.clusters[who.Cluster]; {
+	case c == nil || m.files[a.Work] == nil:
+		return errors.New("no such file or directory")
+	case m.proc != nil:
+		return errors.New("the fake's own rule: data was copied under a running etcd")
+	case c.beyond[who.Member] > 0 && len(a.Record) == 0:
+		return errors.New("the fake's own rule: the end of a log was thrown away")
+	default:
+		b, err := backendOf(c, who.Member)
+		if err != nil {
+			return err
+		}
+		m.files[a.Path] = &node{content: b[:len(b)-sha256.Size], owner: "root", group: "root", mode: 0o600}
+		return nil
+	}
+}
+
+// try is a start of etcd that is to go no further than its data directory.
+func (m *machine) try(t host.Trial) host.Tried {
+	version := m.programs[t.Program]
+	if t.Program == config.BinaryPath {
+		version = m.version
+	}
+	if m.w.picky != nil {
+		if said := m.w.picky(version, t); said != "" {
+			return host.Tried{Status: 2, Said: said}
+		}
+	}
+	if !bytes.Contains(t.Config, []byte(config.Nowhere)) {
+		return host.Tried{Status: 1, Said: "the fake's own rule: a trial had a data directory"}
+	}
+	return host.Tried{Status: 1, Said: `failed to list data directory","dir":"` + config.Nowhere}
 }
 
 // hide takes out of facts what only root may see.
@@ -524,7 +645,7 @@ func (m *machine) file(p string) host.File {
 	case n.link == "/dev/null":
 		return host.File{Exists: true, Real: n.link, Owner: "root", Group: "root", Mode: 0o666}
 	}
-	return host.File{Exists: true, Real: p, Content: bytes.Clone(n.content), Owner: n.owner, Group: n.group, Mode: n.mode}
+	return host.File{Exists: true, Real: p, Content: bytes.Clone(n.content), Owner: n.owner, Group: n.group, Mode: n.mode, Changed: n.since.Add(m.skew)}
 }
 
 func (m *machine) dirFacts(p string) host.Dir {
@@ -681,6 +802,29 @@ func (m *machine) do(a host.Act) error {
 			return fmt.Errorf("E: Unable to locate package %s", a.Package)
 		}
 		m.version = m.w.packaged
+		if m.w.offers == nil || a.Version == "" {
+			return nil
+		}
+		for _, o := range m.w.offers {
+			if ok, _ := path.Match(a.Version, o); ok {
+				m.version, _, _ = strings.Cut(o, "-")
+				return nil
+			}
+		}
+		return fmt.Errorf("E: Version '%s' for '%s' was not found", a.Version, a.Package)
+	case host.CopyProgram:
+		version := m.programs[a.From]
+		if a.From == config.BinaryPath {
+			version = m.version
+		}
+		if version == "" {
+			return fmt.Errorf("install: cannot stat %q: No such file or directory", a.From)
+		}
+		if a.Path == config.BinaryPath {
+			m.version = version
+		} else {
+			m.programs[a.Path] = version
+		}
 		return nil
 	case host.PutProgram:
 		content, err := os.ReadFile(a.From)
@@ -688,8 +832,31 @@ func (m *machine) do(a host.Act) error {
 			return fmt.Errorf("sha256 of %s is not %s: %w", a.From, a.SHA256, err)
 		}
 		m.files[a.Path] = &node{content: content, owner: "root", group: "root", mode: 0o755}
+		if _, beside := strings.CutPrefix(a.Path, config.BinaryPath+"-"); beside || a.Path == utilityPath {
+			m.programs = maps.Clone(m.programs)
+			m.programs[a.Path] = strings.TrimSpace(string(content))
+			return nil
+		}
 		m.version = strings.TrimSpace(string(content))
 		return nil
+	case host.PutFile:
+		content, err := os.ReadFile(a.From)
+		if sum := sha256.Sum256(content); err != nil || hex.EncodeToString(sum[:]) != a.SHA256 {
+			return fmt.Errorf("sha256 of %s is not %s: %w", a.From, a.SHA256, err)
+		}
+		saved, err := VerifySnapshot(a.From)
+		if err != nil {
+			return err
+		}
+		if d := m.files[path.Dir(a.Path)]; d == nil || !d.dir {
+			return fmt.Errorf("install: cannot create regular file %q: No such file or directory", a.Path)
+		}
+		m.files[a.Path] = &node{content: fmt.Appendf(nil, "snapshot of revision %d", saved.Revision), owner: "root", group: "root", mode: 0o600}
+		return nil
+	case host.RestoreData:
+		return m.restoreData(a)
+	case host.ReplayLog:
+		return m.replayLog(a)
 	case host.Note:
 		m.notes = append(slices.Clip(m.notes), a.Line)
 		return nil
@@ -698,6 +865,38 @@ func (m *machine) do(a host.Act) error {
 		return nil
 	}
 	return fmt.Errorf("unknown act %T", a)
+}
+
+// utilityPath is where etcdutl is.
+const utilityPath = "/usr/bin/etcdutl"
+
+// restoreData is what etcdutl does, and the move into place.
+func (m *machine) restoreData(a host.RestoreData) error {
+	snapshot, work := m.files[a.Snapshot], m.files[a.Work]
+	switch {
+	case m.programs[a.Program] == "":
+		return fmt.Errorf("%s: not found", a.Program)
+	case snapshot == nil || work == nil || a.WALDir != "" && m.files[a.WALWork] == nil:
+		return errors.New("no such file or directory")
+	case m.files[path.Join(a.DataDir, "member")] != nil:
+		return fmt.Errorf("mv: cannot overwrite '%s/member': File exists", a.DataDir)
+	case !m.users[a.Owner]:
+		return fmt.Errorf("install: invalid user: %q", a.Owner)
+	case m.proc != nil:
+		return errors.New("the fake's own rule: data was restored under a running etcd")
+	}
+	conf := config.Member{Name: a.Name, PeerURL: a.PeerURL, Token: a.Token, DataDir: a.DataDir, WALDir: a.WALDir}
+	for _, one := range strings.Split(a.Initial, ",") {
+		name, url, _ := strings.Cut(one, "=")
+		conf.Initial = append(conf.Initial, config.Peer{Name: name, URL: url})
+	}
+	p := &proc{m: m, conf: conf}
+	if !p.found(time.Now()) {
+		return errors.New("it is none of the initial cluster")
+	}
+	p.c.revision = int64(atoi(strings.TrimPrefix(string(snapshot.content), "snapshot of revision "))) + a.Bump
+	p.c.compacted = p.c.revision
+	return nil
 }
 
 func (m *machine) write(a host.WriteFile) error {
@@ -710,7 +909,7 @@ func (m *machine) write(a host.WriteFile) error {
 	if n := m.files[a.Path]; n != nil && n.link != "" {
 		return nil // written through the link, to /dev/null
 	}
-	m.files[a.Path] = &node{content: bytes.Clone(a.Content), owner: a.Owner, group: a.Group, mode: a.Mode.Perm()}
+	m.files[a.Path] = &node{content: bytes.Clone(a.Content), owner: a.Owner, group: a.Group, mode: a.Mode.Perm(), since: time.Now()}
 	return nil
 }
 
@@ -826,6 +1025,7 @@ func (m *machine) dump(normal func(m *machine, path string, n *node) string) str
 	var b strings.Builder
 	u := m.unit()
 	fmt.Fprintf(&b, "host %s: %s, %s, %s, stale %v, claimed %v\n", m.name, u.Load, u.Active, cmp.Or(u.Enabled, "no file"), u.Stale, m.claim.Token != "")
+	fmt.Fprintf(&b, "  etcd %s, programs %v\n", m.version, m.programs)
 	var lines []string
 	for p, n := range m.files {
 		lines = append(lines, normal(m, p, n))

@@ -2,6 +2,7 @@ package sop
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,6 +56,43 @@ func TestFalling(t *testing.T) {
 	})
 }
 
+// The same where a cluster is made and where members are restarted: nobody waits
+// for two minutes, and a rerun goes on once the cause is gone.
+func TestFallingWhileCreated(t *testing.T) {
+	bubble(t, 3, func(g *ground) {
+		g.w.machines[hosts[2]].broken = 1
+		p, began := g.create(), time.Now()
+		_, err := g.operator().do(p)
+		var f *Falling
+		require.ErrorAs(g.t, err, &f)
+		require.Equal(g.t, hosts[2], f.Host)
+		require.ErrorContains(g.t, err, "journalctl -u etcd.service")
+		require.Less(g.t, time.Since(began), 30*time.Second)
+		g.w.machines[hosts[2]].broken = 0
+		g.must(g.create())
+		require.Equal(g.t, votersText(1, 2, 3), g.roles())
+	})
+}
+
+func TestFallingWhileRestarted(t *testing.T) {
+	bubble(t, 3, func(g *ground) {
+		g.up()
+		g.w.machines[hosts[1]].broken = 2
+		since, began := time.Now(), time.Now()
+		g.lead(hosts[0])
+		time.Sleep(6 * time.Second)
+		_, err := g.operator().do(Restart{Since: since})
+		var f *Falling
+		require.ErrorAs(g.t, err, &f)
+		require.Equal(g.t, hosts[1], f.Host)
+		require.ErrorContains(g.t, err, "exit status 2")
+		require.Less(g.t, time.Since(began), 40*time.Second)
+		g.w.machines[hosts[1]].broken = 0
+		time.Sleep(11 * time.Second)
+		g.must(Restart{Since: since})
+	})
+}
+
 // A learner that ended before it wrote its log, as on a full disk, has left what
 // etcd makes first. That is no foreign data.
 func TestAddAfterFullDisk(t *testing.T) {
@@ -62,7 +100,7 @@ func TestAddAfterFullDisk(t *testing.T) {
 		g.up()
 		op := g.operator()
 		op.on = func(r Record) {
-			if r.Title == "enable the unit" && r.State == Done {
+			if r.Title == "let systemd read the unit" && r.State == Done { // and it would be started next
 				op.Runner.Journal = JournalFunc(func(Record) error { return ErrInterrupted })
 			}
 		}
@@ -72,6 +110,25 @@ func TestAddAfterFullDisk(t *testing.T) {
 		g.w.machines[hosts[3]].mkdir("/data/etcd/member", "etcd", "etcd", 0o700)
 		g.must(AddMember{Host: hosts[3]})
 		require.Contains(g.t, g.roles(), hosts[3]+" etcd-4 voter")
+	})
+}
+
+// The host was looked at before systemd had etcd start once more, the members
+// after it: then a member is named whose log was not there yet.
+func TestBegunWhileLookedAt(t *testing.T) {
+	bubble(t, 3, func(g *ground) {
+		g.up()
+		g.must(AddMember{Host: hosts[3]})
+		v, err := g.operator().Site.Observe(g.t.Context(), Scope{AllHosts: true})
+		require.NoError(g.t, err)
+		i := slices.IndexFunc(v.Hosts, func(h HostView) bool { return h.Name == hosts[3] })
+		facts := &v.Hosts[i].Facts
+		d := facts.Dirs["/data/etcd"]
+		d.WAL, d.WALHead, d.Entries = false, nil, []string{"member"}
+		facts.Dirs["/data/etcd"] = d
+		require.NoError(g.t, blankHost(hosts[3]).Holds(v))
+		facts.Units[config.UnitName] = host.Unit{Load: "loaded", Active: "inactive"}
+		require.Error(g.t, blankHost(hosts[3]).Holds(v), "nobody is about to write one")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -112,6 +113,7 @@ type operator struct {
 	Site    *Site
 	Runner  *Runner
 	user    string
+	shows   *party // what it connects to members with; nil as long as there is no CA
 	dead    atomic.Bool
 	plain   bool // it is no root on the hosts, and only looks
 	mu      sync.Mutex
@@ -141,6 +143,10 @@ func (g *ground) operatorAt(dir, name string) *operator {
 		},
 		Dial: func(_ context.Context, endpoint string) (Etcd, error) {
 			return &fakeEtcd{w: g.w, op: op, endpoint: endpoint}, nil
+		},
+		Ask: func(_ context.Context, program string) (string, error) {
+			text, err := os.ReadFile(program)
+			return strings.TrimSpace(string(text)), err
 		},
 		Now: time.Now, Random: rand.NewChaCha8(seed), Deadlines: StandardDeadlines(),
 		Self: Holder{User: "vonng", Host: name, BootID: "boot-" + name, PID: 100 + g.ops, Run: run},
@@ -339,7 +345,7 @@ func (g *ground) lead(name string) {
 
 var (
 	stampPattern = regexp.MustCompile(`\.removed-\d{8}T\d{6}Z`)
-	tokenPattern = regexp.MustCompile(`etcd-\d{8}T\d{6}Z-[0-9a-f]{16}`)
+	tokenPattern = regexp.MustCompile(`etcd-(?:restore-)?\d{8}T\d{6}Z-[0-9a-f]{16}`)
 )
 
 // dump tells the end state: members, files, units and the inventory, without
@@ -357,7 +363,7 @@ func (g *ground) dump() string {
 		}
 		var members []string
 		for _, e := range c.members {
-			members = append(members, fmt.Sprintf("  member %q %s %s learner %v connected %v", e.name, e.peerURL, e.clientURL, e.learner, c.connected(e.id)))
+			members = append(members, fmt.Sprintf("  member %q %s %s learner %v connected %v unused %d", e.name, e.peerURL, e.clientURL, e.learner, c.connected(e.id), c.unused[e.id]))
 		}
 		slices.Sort(members)
 		fmt.Fprintf(&b, "cluster: remembered %v, quorum %v, led %v, alarms %v\n%s\n", strings.TrimSpace(string(known)) == ID(c.id), c.quorum(), c.leader != 0, c.alarms, strings.Join(members, "\n"))
@@ -369,6 +375,7 @@ func (g *ground) dump() string {
 	for _, name := range hosts {
 		b.WriteString(g.w.machines[name].dump(func(m *machine, p string, n *node) string { return g.normal(ca, m, p, n) }))
 	}
+	b.WriteString(g.dumpCAs())
 	fmt.Fprintf(&b, "inventory:\n%s\nremembers a cluster: %v\n", g.read(), len(known) > 0)
 	return b.String()
 }
@@ -397,6 +404,8 @@ func (g *ground) normal(ca []byte, m *machine, p string, n *node) string {
 				content = "the key of " + filepath.Base(k)
 			}
 		}
+	case slices.Contains([]string{clientCA, clientCert, config.InfraCAPath, config.InfraCertPath}, p):
+		content = "certificates" // of which more is told elsewhere
 	case strings.HasSuffix(p, ".wal"):
 		content = "of a former member"
 		if who, err := Identify(n.content); err == nil {
@@ -458,7 +467,7 @@ func (g *ground) refusal(op *operator, p Procedure, safeguard string) *Refusal {
 	require.NotEmpty(g.t, r.Found)
 	require.True(g.t, r.Needed != "" || r.Hint != "" || r.Risk != "", "a refusal says what to do: %+v", r)
 	require.False(g.t, r.Changed)
-	require.Equal(g.t, before, g.fingerprint(), "a refusal changes nothing")
+	require.Equal(g.t, before, g.fingerprint(), "a refusal changes nothing\n%s", op.story())
 	return r
 }
 
@@ -469,15 +478,33 @@ var snapshotBytes = sync.OnceValue(func() []byte {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	b, err := backendBytes(filepath.Join(dir, "db"), 3)
+	b, err := backendBytes(filepath.Join(dir, "db"), 3, nil, 0)
 	if err != nil {
 		panic(err)
 	}
 	return b
 })
 
-// backendBytes makes a backend with revisions 2 to n+1.
-func backendBytes(path string, n int) ([]byte, error) {
+// backendOf is the backend of a member, with the member list that it has.
+func backendOf(c *cluster, id uint64) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "backend")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	members := map[string]string{}
+	for _, m := range c.members {
+		members[ID(m.id)] = fmt.Sprintf(`{"id":%d,"peerURLs":[%q],"isLearner":%v,"name":%q}`, m.id, m.peerURL, m.learner || slices.Contains(c.stale[id], m.id), m.name)
+	}
+	for _, ghost := range c.ghosts[id] {
+		members[ID(ghost)] = fmt.Sprintf(`{"id":%d,"peerURLs":["https://10.10.10.99:2380"],"name":"ghost"}`, ghost)
+	}
+	return backendBytes(filepath.Join(dir, "db"), min(int(c.revision)-1, 200), members, c.applied[id]+c.beyond[id])
+}
+
+// backendBytes makes a backend with revisions 2 to n+1, members by ID, and a log
+// that is applied up to an index.
+func backendBytes(path string, n int, members map[string]string, index uint64) ([]byte, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true})
 	if err != nil {
 		return nil, err
@@ -491,6 +518,28 @@ func backendBytes(path string, n int) ([]byte, error) {
 			rev := make([]byte, 17)
 			rev[7], rev[8] = byte(i+2), '_'
 			if err := keys.Put(rev, []byte("value")); err != nil {
+				return err
+			}
+		}
+		meta, err := tx.CreateBucket([]byte("meta"))
+		if err != nil {
+			return err
+		}
+		if err := meta.Put([]byte("consistent_index"), binary.BigEndian.AppendUint64(nil, index)); err != nil {
+			return err
+		}
+		list, err := tx.CreateBucket([]byte("members"))
+		if err != nil {
+			return err
+		}
+		if members == nil {
+			members = map[string]string{}
+			for i, h := range hosts[:3] {
+				members[fmt.Sprintf("%x", i+1)] = fmt.Sprintf(`{"id":%d,"peerURLs":["https://%s:2380"]}`, i+1, h)
+			}
+		}
+		for id, m := range members {
+			if err := list.Put([]byte(id), []byte(m)); err != nil {
 				return err
 			}
 		}

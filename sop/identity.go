@@ -27,24 +27,15 @@ import (
 // It also tells where the certificate is from. The error of the last resort tells
 // what was tried and why each would not do.
 func (s *Site) ClientTLS(g *inventory.Group, named ClientFiles, own bool) (*tls.Config, string, error) {
-	for _, from := range []struct {
-		what  string
-		files ClientFiles
-	}{
-		{"ETCDCTL_CERT and ETCDCTL_KEY", named},
-		{"etcd_client_cert and etcd_client_key", s.InventoryClient(g)},
-	} {
-		if from.files.Cert == "" && from.files.Key == "" {
-			continue
+	if files, by := s.told(g, named); by != "" {
+		if files.CA == "" {
+			files.CA = s.PKI.CACertPath()
 		}
-		if from.files.CA == "" {
-			from.files.CA = s.PKI.CACertPath()
-		}
-		c, err := loadTLS(from.files)
+		c, err := loadTLS(files)
 		if err != nil {
-			return nil, "", fmt.Errorf("client certificate named by %s: %w", from.what, err)
+			return nil, "", fmt.Errorf("client certificate named by %s: %w", by, err)
 		}
-		return c, from.what, nil
+		return c, by, nil
 	}
 	var tried []error
 	ca, err := s.PKI.Load()
@@ -94,6 +85,46 @@ func (s *Site) InventoryClient(g *inventory.Group) ClientFiles {
 		f.CA = s.PKI.CACertPath()
 	}
 	return f
+}
+
+// told gives the files that we were told to show to members, and by what; empty
+// where nothing names any.
+func (s *Site) told(g *inventory.Group, named ClientFiles) (files ClientFiles, by string) {
+	for _, from := range []struct {
+		by    string
+		files ClientFiles
+	}{
+		{"ETCDCTL_CERT and ETCDCTL_KEY", named},
+		{"etcd_client_cert and etcd_client_key", s.InventoryClient(g)},
+	} {
+		if from.files.Cert != "" || from.files.Key != "" {
+			return from.files, from.by
+		}
+	}
+	return ClientFiles{}, ""
+}
+
+// ownFiles reads what members are dialled with, as far as it was named. What is of
+// files/pki needs no look.
+func (s *Site) ownFiles(g inventory.Group) OwnFiles {
+	files, by := s.told(&g, s.Named)
+	if by == "" {
+		files = ClientFiles{CA: s.Named.CA}
+	}
+	o := OwnFiles{Files: files}
+	var err error
+	for _, f := range []struct {
+		path string
+		to   *[]byte
+	}{{o.Files.CA, &o.CA}, {o.Files.Cert, &o.Cert}} {
+		if f.path == "" {
+			continue
+		}
+		if *f.to, err = os.ReadFile(f.path); err != nil {
+			o.Problem = err.Error()
+		}
+	}
+	return o
 }
 
 func loadTLS(f ClientFiles) (*tls.Config, error) {

@@ -2,6 +2,7 @@ package sop
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -193,16 +194,35 @@ func etcdUser(name string) Safeguard {
 		}}
 }
 
-// localBinary looks at the binary that is to be put on hosts. Its sum is taken
-// anew only when the file has changed.
-func (s *Site) localBinary(g inventory.Group) *Program {
+// localBinaries look at the binaries that are to be put on hosts: etcd, and the
+// etcdutl that lies beside it.
+func (s *Site) localBinaries(ctx context.Context, g inventory.Group) (etcd, utility *Program) {
 	if g.BinaryFrom == "" {
-		return nil
+		return nil, nil
 	}
-	p := Program{Path: g.BinaryFrom}
-	if !filepath.IsAbs(p.Path) {
-		p.Path = filepath.Join(filepath.Dir(s.Inventory), p.Path)
+	path := g.BinaryFrom
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(s.Inventory), path)
 	}
+	beside := filepath.Join(filepath.Dir(path), "etcdutl")
+	if _, err := os.Stat(beside); err == nil {
+		utility = s.localProgram(beside)
+	}
+	etcd = s.localProgram(path)
+	if s.Ask != nil && etcd.Version == "" && etcd.SHA256 != "" && etcd.SHA256 == g.BinarySHA256 { // no other is run
+		ctx, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+		etcd.Version, _ = s.Ask(ctx, path) // it may be for another processor
+		stop()
+		s.mu.Lock()
+		s.programs[path] = *etcd
+		s.mu.Unlock()
+	}
+	return etcd, utility
+}
+
+// localProgram takes the sum of a program anew only when the file has changed.
+func (s *Site) localProgram(path string) *Program {
+	p := Program{Path: path}
 	fail := func(err error) *Program {
 		p.Problem = err.Error()
 		return &p
@@ -218,7 +238,7 @@ func (s *Site) localBinary(g inventory.Group) *Program {
 	}
 	p.size, p.modified = st.Size(), st.ModTime()
 	s.mu.Lock()
-	last := s.binary
+	last := s.programs[p.Path]
 	s.mu.Unlock()
 	if last.Path == p.Path && last.size == p.size && last.modified.Equal(p.modified) {
 		return &last
@@ -237,7 +257,10 @@ func (s *Site) localBinary(g inventory.Group) *Program {
 	}
 	p.SHA256 = hex.EncodeToString(sum.Sum(nil))
 	s.mu.Lock()
-	s.binary = p
+	if s.programs == nil {
+		s.programs = map[string]Program{}
+	}
+	s.programs[p.Path] = p
 	s.mu.Unlock()
 	return &p
 }

@@ -45,5 +45,5 @@ func notKubeadm() Safeguard {
 // concernsEtcd reports whether a host is, was or is to be a member's.
 func (v View) concernsEtcd(name string) bool {
 	_, wanted := v.Wanted.Host(name)
-	return wanted || name == v.Newcomer.Name || slices.ContainsFunc(v.Members, func(m Member) bool { return v.HostOf(m) == name })
+	return wanted || v.comes(name) || slices.ContainsFunc(v.Members, func(m Member) bool { return v.HostOf(m) == name })
 }

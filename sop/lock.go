@@ -15,6 +15,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -75,7 +77,7 @@ var ErrLockLost = errors.New("the operator lock was lost")
 // both, as when the cluster is about to be taken down.
 type lockPlace struct {
 	inCluster, onHosts bool
-	subject            string // a host that is claimed although the inventory does not have it
+	subjects           []string // hosts that are claimed although the inventory does not have them
 }
 
 // acquire takes the lock file on this host, then the lock in the cluster or,
@@ -87,7 +89,7 @@ func (s *Site) acquire(ctx context.Context, v View, procedure string, where lock
 	self.Procedure, self.Started = procedure, s.Now()
 	if where.onHosts {
 		for _, hv := range v.Hosts {
-			if _, wanted := v.Wanted.Host(hv.Name); (wanted || hv.Name == where.subject) && hv.Reachable() {
+			if _, wanted := v.Wanted.Host(hv.Name); (wanted || slices.Contains(where.subjects, hv.Name)) && hv.Reachable() {
 				self.Claims = append(self.Claims, hv.Name)
 			}
 		}
@@ -179,6 +181,18 @@ func (s *Site) acquireKey(ctx context.Context, l *lock, self Holder, waiting fun
 		c, err := s.anyVoter(ctx)
 		if err != nil {
 			return fmt.Errorf("take the lock: %w", err)
+		}
+		if l.lease != 0 {
+			// It was granted before the wait, and is to last for the run.
+			_, err := within(ctx, s.Deadlines[Calling], func(ctx context.Context) (*clientv3.LeaseKeepAliveResponse, error) {
+				return c.Lease().KeepAliveOnce(ctx, l.lease)
+			})
+			switch {
+			case errors.Is(err, rpctypes.ErrLeaseNotFound):
+				l.lease = 0
+			case err != nil:
+				return fmt.Errorf("take the lock: %w", err)
+			}
 		}
 		if l.lease == 0 {
 			g, err := within(ctx, s.Deadlines[Calling], func(ctx context.Context) (*clientv3.LeaseGrantResponse, error) {
@@ -542,10 +556,20 @@ func (s *Site) probe(ctx context.Context, v View) error {
 			return err
 		}()
 		if err != nil {
-			return fmt.Errorf("write through %s: %s", endpoint, Explain(err))
+			return fmt.Errorf("write through %s: %w", endpoint, explained{err})
 		}
 	}
 	return nil
+}
+
+// passes reports whether what a write failed with may be over in a moment: it was
+// not answered, or there was nobody to answer it.
+func passes(err error) bool {
+	code := status.Code(err)
+	if own := (rpctypes.EtcdError{}); errors.As(err, &own) {
+		code = own.Code()
+	}
+	return code == codes.Unavailable || code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded)
 }
 
 // nudge makes an entry in the cluster's log, and leaves nothing else.

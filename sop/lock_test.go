@@ -104,6 +104,15 @@ func TestTakeover(t *testing.T) {
 		kill()
 		op := g.other()
 		began := time.Now()
+		op.Runner.Point = func(p Point) {
+			if p.N == 1 {
+				g.w.mu.Lock()
+				defer g.w.mu.Unlock()
+				for _, le := range g.w.clusters[g.onlyID()].leases {
+					require.Greater(g.t, time.Until(le.due), LockTTL/2, "its own lease was kept while it waited")
+				}
+			}
+		}
 		_, err := op.do(AddMember{Host: hosts[3]})
 		require.NoError(g.t, err, op.story())
 		require.Contains(g.t, op.story(), "which runs out in")
@@ -205,6 +214,24 @@ func TestProbe(t *testing.T) {
 		require.Contains(g.t, r.Found, hosts[1])
 		g.w.peril = nil
 		require.Equal(g.t, before, g.dump())
+	})
+}
+
+// What a voter forwards to a leader that is just gone is lost; it is written
+// again, and the run goes on.
+func TestProbeWaits(t *testing.T) {
+	bubble(t, 3, func(g *ground) {
+		g.up()
+		g.lead(hosts[0])
+		time.Sleep(time.Second)
+		began := time.Now()
+		g.w.peril = func(where, what string) fault {
+			return fault{drop: what == "put" && strings.Contains(where, hosts[1]) && time.Since(began) < 7*time.Second}
+		}
+		op := g.operator()
+		_, err := op.do(AddMember{Host: hosts[3]})
+		require.NoError(g.t, err, op.story())
+		require.Contains(g.t, op.story(), "writing again")
 	})
 }
 

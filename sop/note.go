@@ -24,13 +24,9 @@ func (r *Runner) because() string {
 // be written is said and stops nothing.
 func (r *Runner) noteOn(ctx context.Context, p Procedure, a Act, v View) error {
 	name := touches(a)
-	if name == "" || r.noted[name] {
+	if name == "" || !r.note(name) {
 		return nil
 	}
-	if r.noted == nil {
-		r.noted = map[string]bool{}
-	}
-	r.noted[name] = true
 	self := r.Site.Self
 	line := fmt.Sprintf("%s by %s on %s, run %s, plan %s%s", p, self.User, self.Host, r.Run, r.digest, r.because())
 	own, stop := context.WithTimeout(context.WithoutCancel(ctx), r.Site.Deadlines[Looking])

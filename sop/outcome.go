@@ -181,6 +181,8 @@ func (o Ending) walkAway(open []Step) string {
 		return no + "something was changed, and there was no look since."
 	case o.Result.Plan.NoCluster && len(open) > 0:
 		return no + fmt.Sprintf("%d steps are open, and until they are done no cluster serves here.", len(open))
+	case !v.Exists():
+		return no + "no member answers: nothing can be read or written."
 	case !n.HasQuorum():
 		return no + fmt.Sprintf("%d of %d voters answer, which is no quorum: nothing can be written.", n.Alive(), n.Voters)
 	case n.Spare() < 1:
@@ -247,6 +249,10 @@ func parseGiveUp(command string, now time.Time) (Procedure, bool) {
 		return RemoveMember{Host: words[1], Stamp: Stamp(now)}, true
 	case len(words) == 2 && words[0] == "addMember":
 		return AddMember{Host: words[1]}, true
+	case len(words) > 1 && words[0] == "upgrade":
+		return Upgrade{Version: words[1], Down: len(words) > 2}, true
+	case len(words) == 2 && words[0] == "rotateCerts":
+		return RotateAuthority{Stride: Abandon, Stamp: Stamp(now)}, true
 	case len(words) == 1 && words[0] == "purgeCluster":
 		return PurgeCluster{}, true
 	}
@@ -281,8 +287,9 @@ type PlanRecord struct {
 	Procedure string       `json:"procedure"`
 	Hash      string       `json:"hash"`
 	Warnings  []string     `json:"warnings,omitempty"`
-	Consent   string       `json:"consent,omitempty"` // the code to give
-	Refused   []string     `json:"refused,omitempty"` // by these safeguards, as things are
+	Expected  string       `json:"expected,omitempty"` // how long it may take
+	Consent   string       `json:"consent,omitempty"`  // the code to give
+	Refused   []string     `json:"refused,omitempty"`  // by these safeguards, as things are
 	Steps     []StepRecord `json:"steps"`
 }
 
@@ -298,7 +305,7 @@ type StepRecord struct {
 
 // Record gives a plan for programs.
 func (p Plan) Record(name string, v View, waived ...string) PlanRecord {
-	rec := PlanRecord{Procedure: name, Hash: p.Digest(v), Warnings: p.Warnings, Steps: []StepRecord{}}
+	rec := PlanRecord{Procedure: name, Hash: p.Digest(v), Warnings: p.Warnings, Expected: p.Expected, Steps: []StepRecord{}}
 	if p.Consent != nil {
 		rec.Consent = p.Consent.Code
 	}
@@ -413,6 +420,24 @@ func (s *Site) CutOff(procedure string, now time.Time) (began time.Time, ok bool
 		}
 	}
 	return began, ok
+}
+
+// CutOffMove gives the last hand-over within the hour before now that named no
+// new leader and was cut off after its change was written down: it may have been
+// made, and another would be one too many.
+func (s *Site) CutOffMove(now time.Time) (MoveLeadership, bool) {
+	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*-moveLeader*", "journal.jsonl"))
+	if err != nil || len(names) == 0 {
+		return MoveLeadership{}, false
+	}
+	slices.Sort(names) // they begin with their time
+	records := readRun(names[len(names)-1])
+	if len(records) == 0 {
+		return MoveLeadership{}, false
+	}
+	from, away := strings.CutPrefix(records[0].Procedure, "moveLeader from ")
+	_, off := s.CutOff(records[0].Procedure, now)
+	return MoveLeadership{From: from}, away && off
 }
 
 // readRun reads what it can of a journal, which may have been cut off.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,7 +19,8 @@ import (
 // The plans as people read them, written down: testdata/plan. A file sets up a
 // cluster and asks for plans; -rewrite writes the answers anew.
 //
-//	cluster voters=3 [leader=H] [dead=(H,H)] [off=(H)] [pending=H] [vars=TEXT]
+//	cluster voters=3 [saved] [certs] [etcd=V] [leader=H] [dead=(H,H)] [off=(H)] [pending=H] [vars=TEXT]
+//	        [lost=(H,H)] [behind=(H)] [unheard=(H)]
 //	cut addMember H before=promote_to_voter   killed there
 //	done removeMember H                         run to its end
 //	plan addMember H                            its plan, or its refusal
@@ -29,8 +31,13 @@ import (
 // With postgres=(H,H) in the first line these hosts are PostgreSQL's, the first
 // of them leads; with infra=H there is an infra host.
 //
-// A dead host is one whose etcd was killed, one that is off has no power, and
-// a pending one is on the list and has never started. IDs are told by host.
+// With certs clients have certificates of the cluster's CA, and members and clients
+// do not talk to each other where one does not trust the other.
+//
+// A dead host is one whose etcd was killed, a lost one has no data any more, one
+// that is behind has fewer entries, one that is unheard does not know of its last
+// that they are committed, one that is off has no power, and a pending one is on the list and has never started. With saved a snapshot was
+// taken, and more was written since. IDs are told by host.
 func TestPlans(t *testing.T) {
 	datadriven.Walk(t, "testdata/plan", func(t *testing.T, path string) {
 		synctest.Test(t, func(t *testing.T) {
@@ -57,6 +64,10 @@ func clusterOf(t *testing.T, d *datadriven.TestData) *ground {
 	inFile := voters
 	d.MaybeScanArgs(t, "inventory", &inFile)
 	g := newGround(t, scratch(t), max(voters, inFile))
+	var etcd string
+	if d.MaybeScanArgs(t, "etcd", &etcd) {
+		g.runs(etcd)
+	}
 	if voters > 0 {
 		g.up()
 	}
@@ -82,6 +93,13 @@ func clusterOf(t *testing.T, d *datadriven.TestData) *ground {
 	for _, h := range infra {
 		g.infra(h)
 	}
+	if d.HasArg("certs") {
+		g.certs()
+	}
+	if d.HasArg("saved") {
+		g.must(g.snapshot())
+		g.etcd().revision = 9
+	}
 	for _, a := range d.CmdArgs {
 		for _, v := range a.Vals {
 			switch a.Key {
@@ -89,10 +107,25 @@ func clusterOf(t *testing.T, d *datadriven.TestData) *ground {
 				g.w.machines[v].kill()
 			case "off":
 				g.w.machines[v].powerOff()
+			case "lost":
+				g.lose(v)
+			case "behind":
+				g.fallBehind(v, 3)
+			case "unheard":
+				g.knowsLess(v, 2)
 			case "pending":
 				c := g.etcd()
 				_, err := c.addLearner(c.leader, "https://"+v+":2380", time.Now())
 				require.NoError(t, err)
+			case "revisions":
+				g.revisions(int64(atoi(v)))
+			case "size":
+				g.etcd().dbSize = int64(atoi(v)) << 20
+			case "unused":
+				g.waste(500<<20, v)
+			case "corrupt": // and etcd has found out
+				g.corrupt(v)
+				g.alarm(v)
 			case "alarm":
 				c := g.etcd()
 				c.alarms[c.leader] = v
@@ -137,6 +170,37 @@ func (g *ground) procedure(d *datadriven.TestData) Procedure {
 		return AddMember{Host: subject}
 	case "removeMember":
 		return RemoveMember{Host: subject, Stamp: stamp}
+	case "replaceMember":
+		return ReplaceMember{Old: subject, New: d.CmdArgs[2].Key, Stamp: stamp}
+	case "migrate":
+		return Migrate{Hosts: strings.Split(subject, "+"), Stamp: stamp, Patient: true}
+	case "upgrade":
+		return Upgrade{Version: subject, Down: flag("downgrade") != nil, Soak: Soak}
+	case "moveLeader":
+		if subject != "" {
+			return MoveLeadership{To: subject}
+		}
+		leader, _ := g.look().Leader()
+		return MoveLeadership{From: hostPart(leader.PeerURLs[0])}
+	case "defrag":
+		return Defragment{Least: LeastWin, Soak: Soak}
+	case "rotateCerts":
+		for _, a := range d.CmdArgs {
+			if a.Key == "ca" {
+				return RotateAuthority{Stride: Stride(a.Vals[0]), Clients: flag("clients") != nil, Soak: Soak, Stamp: stamp}
+			}
+		}
+		return RotateCerts{Since: time.Now(), Soak: Soak}
+	case "enableAuth":
+		g.envUsers(hosts[:3]...)
+		return EnableAuth{}
+	case "compact":
+		if subject == "keep" {
+			return Compact{Revision: g.look().Revision() - 10, Keep: 10}
+		}
+		return Compact{Revision: int64(atoi(subject))}
+	case "alarm:disarm":
+		return DisarmAlarm{}
 	case "restart":
 		return Restart{Since: time.Now(), Soak: Soak}
 	case "reloadConfig":
@@ -157,7 +221,15 @@ func (g *ground) procedure(d *datadriven.TestData) Procedure {
 	case "purgeHost":
 		return PurgeHost{Host: subject}
 	case "snapshot":
-		return Snapshot{File: subject, Since: time.Now()}
+		p := Snapshot{File: subject, Since: time.Now()}
+		if subject == "survivors" {
+			p.File, p.Survivors = "s.db", true
+		}
+		return p
+	case "restore":
+		p := g.restore(time.Now())
+		p.Token, p.Stamp = "etcd-restore-20260102T150405Z-0123456789abcdef", stamp
+		return p
 	case "clientEnv":
 		return InstallClientEnv{}
 	}
@@ -168,6 +240,9 @@ func (g *ground) procedure(d *datadriven.TestData) Procedure {
 func (g *ground) command(d *datadriven.TestData) string {
 	p := g.procedure(d)
 	op := g.operator()
+	if _, auth := p.(EnableAuth); auth {
+		op = g.asRoot()
+	}
 	switch d.Cmd {
 	case "plan", "references":
 		plan, v, err := op.Runner.Explain(context.Background(), p)
@@ -194,6 +269,9 @@ func (g *ground) command(d *datadriven.TestData) string {
 			plan.Needs = nil
 		}
 		text := plan.Text(v)
+		if _, ok := p.(RotateAuthority); ok { // who is closest to the leader by then is chance
+			text = heirPattern.ReplaceAllString(text, "move-leader HEIR")
+		}
 		if plan.Consent != nil {
 			text = "consent to " + plan.Consent.Verb + ", code " + plan.Consent.Code + "\n  " + strings.Join(plan.Consent.Shown, "\n  ") + "\n" + text
 		}
@@ -224,7 +302,11 @@ func (g *ground) command(d *datadriven.TestData) string {
 		require.NoError(g.t, err, op.story())
 		require.NotZero(g.t, at.N, "it has no step %q", title)
 		time.Sleep(6 * time.Second)
-		return fmt.Sprintf("killed before %s %s\n", at.Title, at.Host) + g.roles0()
+		where := " " + at.Host
+		if plan, err := p.Plan(op.Site.last()); err == nil && slices.ContainsFunc(plan.Steps(), func(s Step) bool { return s.Title == title && s.Abreast }) {
+			where = "" // of the hosts that are worked on side by side, any may be the first
+		}
+		return fmt.Sprintf("killed before %s%s\n", at.Title, where) + g.roles0()
 	case "done":
 		_, err := op.do(p)
 		require.NoError(g.t, err, op.story())
@@ -246,7 +328,8 @@ func refusalText(r *Refusal) string {
 	return b.String()
 }
 
-// text tells IDs by their hosts, and paths without the test's directory.
+// text tells IDs by their hosts, paths without the test's directory, and no
+// fingerprints.
 func (g *ground) text(s string) string {
 	g.w.mu.Lock()
 	defer g.w.mu.Unlock()
@@ -256,8 +339,14 @@ func (g *ground) text(s string) string {
 		}
 		s = strings.ReplaceAll(s, ID(c.id), "CLUSTER-ID")
 	}
+	s = printPattern.ReplaceAllString(s, "(FINGERPRINT)")
 	return codePattern.ReplaceAllString(strings.ReplaceAll(s, g.dir+"/", ""), "code CODE")
 }
+
+// printPattern is what tells two CAs apart: keys are others each time.
+var printPattern = regexp.MustCompile(`\((?:[0-9A-F]{2}:){3}[0-9A-F]{2}\)`)
+
+var heirPattern = regexp.MustCompile(`move-leader [0-9a-f]+`)
 
 // codePattern is a code that stands for a cluster ID where there is none: it
 // depends on the inventory's path.

@@ -32,8 +32,15 @@ func (p Plan) Text(v View) string {
 	for _, w := range p.Warnings {
 		fmt.Fprintf(&b, "   warning: %s\n", w)
 	}
+	if p.Expected != "" {
+		b.WriteString(wrapList("   expected: ", p.Expected))
+	}
 	for i, stage := range p.Stages {
-		fmt.Fprintf(&b, "%2d %s\n", i+1, stage.Title)
+		title := stage.Title
+		if slices.ContainsFunc(stage.Steps, func(s Step) bool { return s.Abreast && s.Host != stage.Steps[0].Host }) {
+			title += " (hosts side by side)"
+		}
+		fmt.Fprintf(&b, "%2d %s\n", i+1, title)
 		for _, s := range stage.Steps {
 			mark := "-"
 			switch err := s.Until(v); {

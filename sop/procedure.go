@@ -40,9 +40,11 @@ type Plan struct {
 	// ReadOnly is set when the plan changes nothing in the cluster or on its
 	// hosts, and so takes no lock.
 	ReadOnly bool
-	// Subject is the host that the plan is about, looked at before every
-	// change; empty when it is about all of them.
-	Subject string
+	// Subjects are the hosts that the plan is about, looked at before every
+	// change; none when it is about all of them.
+	Subjects []string
+	// Expected is how long it may take, and why; empty when that is not told.
+	Expected string
 	// GiveUp is the command that takes back a plan that was cut off; empty
 	// when there is nothing to take back.
 	GiveUp string
@@ -86,8 +88,26 @@ type Step struct {
 	// Nudge writes to the cluster while a step without Act waits, for what etcd
 	// only does when something is written.
 	Nudge bool
+	// Abreast is set where the step has nothing to wait for on other hosts. Steps
+	// that follow each other and have it are taken side by side, those of one host
+	// in order.
+	Abreast bool
+	// Together is set where the act is done as soon as it was made. Steps of one
+	// host that follow each other and have it are sent there in one go.
+	Together bool
+	// Sees is all that a step without Act has to see of Host while it waits; nil
+	// for the whole host.
+	Sees *Glimpse
+	// Rest ends a step without Act once the cluster has been left in peace for so
+	// long since the last change of the run, whatever its Until says.
+	Rest time.Duration
 	// Shake is set where its safeguards ask for TLS handshakes from Host.
 	Shake bool
+	// Hash is set where they ask what the members' data hashes to.
+	Hash bool
+	// Try is set where they ask what the etcd that Host is to run makes of its
+	// configuration.
+	Try bool
 }
 
 // A Condition is a question to a View. A nil answer means that it holds; an
@@ -173,17 +193,29 @@ func refuse(safeguard, host, hint, format string, args ...any) *Refusal {
 // shows are the commands that show what a Plan itself refuses for; those of
 // safeguards stand beside them.
 var shows = map[string]string{
+	"ca-rotation":     "ls -R files/pki/ca",
 	"consent":         "the same command with -plan",
 	"etcd_clean":      "systemctl status etcd; ls -A DATA",
 	"etcd_safeguard":  "systemctl status etcd; ls -A DATA",
+	"heir":            "etcdctl endpoint status --cluster -w table",
 	"inventory-sound": "status",
+	"enough-hosts":    "etcdctl member list",
 	"known-host":      "etcdctl member list",
 	"known-reference": "status",
+	"new-hosts":       "etcdctl member list",
+	"known-version":   "etcdctl endpoint status --cluster -w table",
+	"not-newer":       "etcdctl endpoint status --cluster -w table",
+	"not-older":       "etcdctl endpoint status --cluster -w table",
+	"one-minor":       "etcdctl endpoint status --cluster -w table",
+	"patch-level":     "etcdctl endpoint status --cluster -w table",
 	"no-member":       "etcdctl member list",
 	"no-member-yet":   "etcdctl member list",
 	"not-after":       "date",
 	"no-overwriting":  "ls -l FILE",
 	"quorum":          "etcdctl endpoint health --cluster",
+	"snapshot-sound":  "ls -l FILE FILE.json; etcdutl snapshot status FILE",
 	"valid-host":      "etcdctl member list",
+	"valid-hosts":     "etcdctl member list",
+	"valid-version":   "etcdctl endpoint status --cluster -w table",
 	"voters-answer":   "etcdctl endpoint status --cluster -w table",
 }

@@ -31,8 +31,8 @@ func (p PurgeCluster) Plan(v View) (Plan, error) {
 		wipe = append(wipe, purge(v, h)...)
 	}
 	plan.Stages = []Stage{
-		{"stop every member", stop},
-		{"delete what is left", wipe},
+		{"stop every member", abreast(stop)},
+		{"delete what is left", abreast(wipe)},
 		{"forget the cluster", []Step{{Title: "forget the cluster's ID", Act: Remember{Forget: true}, Until: remembers(0)}}},
 	}
 	if plan = plan.ifOpen(v); !plan.Empty() {

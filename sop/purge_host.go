@@ -31,7 +31,7 @@ func (p PurgeHost) Plan(v View) (Plan, error) {
 			return Plan{}, refuse("no-member", h, "take it out of its own cluster first", "member %s of cluster %s answers there", ID(l.MemberID), ID(l.ClusterID))
 		}
 	}
-	plan := Plan{NoCluster: true, Subject: h, Needs: []Safeguard{reachable(h), notKubeadm(), certainlyAlone(h), nothingForeign(h)}}
+	plan := Plan{NoCluster: true, Subjects: []string{h}, Needs: []Safeguard{reachable(h), notKubeadm(), certainlyAlone(h), nothingForeign(h)}}
 	steps := slices.Concat([]Step{
 		{Title: "disable the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Disable, Unit: v.unit()}}, Until: enabled(h, "disabled", "masked", "")},
 		stopUnit(v, h),

@@ -22,11 +22,12 @@ import (
 // is left alone.
 
 // A change is what the references are to say: the voters, dead ones too, which
-// may come back; without some, with one that is a voter by then. A learner is
+// may come back; without some, with others that are voters by then. A learner is
 // never among them.
 type change struct {
 	without []string // hosts whose members are left out
-	with    string   // a host whose member is a voter by then; empty for none
+	with    []string // hosts whose members are voters by then
+	parting []string // of the hosts that go, those where etcdctl is told of the others
 	vips    bool     // restart vip-manager wherever it runs with another list
 }
 
@@ -87,16 +88,17 @@ func (r refreshment) only(names []string) refreshment {
 // refreshmentOf gives everything that a change of the members asks for.
 func (v View) refreshmentOf(c change) refreshment {
 	var r refreshment
-	for _, name := range v.envHosts(c.with) {
-		if slices.Contains(c.without, name) {
+	for _, name := range v.envHosts(c.with...) {
+		goes := slices.Contains(c.without, name)
+		if goes && !slices.Contains(c.parting, name) {
 			continue
 		}
 		for _, f := range []File{Conf, EnvFile} {
-			if f == Conf && name != c.with && !v.isMemberHost(name) {
+			if f == Conf && goes || f == Conf && !slices.Contains(c.with, name) && !v.isMemberHost(name) {
 				continue
 			}
 			a := Refresh{Host: name, File: f, Without: c.without, With: c.with, At: v.at(f)}
-			r.add(f, []string{name}, Step{Title: "refresh " + string(f), Host: name, Act: a, Until: owed(v, name, isFresh(a))})
+			r.add(f, []string{name}, Step{Title: "refresh " + string(f), Host: name, Act: a, Until: owed(v, name, isFresh(a)), Abreast: true, Together: true})
 		}
 	}
 	r.join(v.patronictlRefreshment(c))
@@ -107,7 +109,7 @@ func (v View) refreshmentOf(c change) refreshment {
 }
 
 // references are the steps of a change.
-func references(v View, without []string, with string) []Step {
+func references(v View, without []string, with ...string) []Step {
 	return v.refreshmentOf(change{without: without, with: with}).steps()
 }
 
@@ -438,7 +440,7 @@ func (s Scope) looksAt(name string, client bool) bool {
 // onlyClient reports whether a host has nothing to do with etcd but to be its
 // client: no member is on it, none is wanted, none is coming.
 func onlyClient(v View, name string, scope Scope, last View) bool {
-	if _, wanted := v.Wanted.Host(name); wanted || name == scope.Subject {
+	if _, wanted := v.Wanted.Host(name); wanted || slices.Contains(scope.Subjects, name) {
 		return false
 	}
 	if slices.ContainsFunc(last.Members, func(m Member) bool { return last.HostOf(m) == name }) {
@@ -453,9 +455,12 @@ func askClients(q *host.Question, v View, spec inventory.Host, scope Scope, know
 	full := scope.AllHosts || known.Facts.Clock.IsZero()
 	_, wanted := v.Wanted.Host(spec.Name)
 	infra := slices.Contains(v.infraHosts(), spec.Name)
-	if infra || wanted || spec.Name == scope.Subject {
-		if full {
+	if infra || wanted || slices.Contains(scope.Subjects, spec.Name) {
+		if full || scope.Ports {
 			q.Programs = append(q.Programs, config.EtcdctlPath)
+		}
+		if wanted && (full || scope.Ports) {
+			q.Programs = append(q.Programs, v.utility())
 		}
 	}
 	clients := map[File][]string{}
@@ -473,7 +478,7 @@ func askClients(q *host.Question, v View, spec inventory.Host, scope Scope, know
 		q.Files = append(q.Files, config.PatroniPath, config.VIPManagerPath)
 		q.HTTP = append(q.HTTP, restURL(p, "patroni"), restURL(p, "cluster"))
 		q.Addrs = true
-		if full {
+		if full || scope.Ports { // all of them, or those that were not asked for would be forgotten
 			q.Programs = append(q.Programs, vipManagers()...)
 		}
 	}
@@ -506,8 +511,8 @@ func memberURLs(v View, scope Scope, last View) []string {
 	for _, m := range last.Members {
 		urls = append(urls, m.ClientURLs...)
 	}
-	if scope.Subject != "" {
-		urls = append(urls, v.ClientURL(scope.Subject))
+	for _, h := range scope.Subjects {
+		urls = append(urls, v.ClientURL(h))
 	}
 	slices.Sort(urls)
 	return slices.Compact(urls)

@@ -36,10 +36,14 @@ func (a TellPatroni) ByHand(View) []string {
 }
 
 // harmlessTwice reports whether an act may be done again when nobody knows
-// whether it was done, and nothing on the host would ever tell.
+// whether it was done: nothing would ever tell, or it is looked at again first and
+// a second time does no harm.
 func harmlessTwice(a Act) bool {
-	_, ok := a.(TellPatroni)
-	return ok
+	switch a.(type) {
+	case TellPatroni, DefragMember, CompactTo, ClearAlarm:
+		return true
+	}
+	return false
 }
 
 // heardWithin is how recently Patroni must have heard from etcd; its loop_wait

@@ -104,10 +104,9 @@ func (v View) targetRefreshment(c change) (r refreshment) {
 			voters = append(voters, h)
 		}
 	}
-	if c.with != "" && !slices.Contains(voters, c.with) {
-		voters = append(voters, c.with)
-	}
+	voters = append(voters, c.with...)
 	slices.Sort(voters)
+	voters = slices.Compact(voters)
 	for _, name := range v.infraHosts() {
 		facts, err := v.facts(name)
 		if err != nil {
@@ -157,8 +156,8 @@ func askTargets(q *host.Question, v View, scope Scope, known HostView, last View
 	for _, m := range last.Members {
 		names = append(names, m.Name)
 	}
-	if scope.Subject != "" {
-		names = append(names, v.MemberName(scope.Subject))
+	for _, h := range scope.Subjects {
+		names = append(names, v.MemberName(h))
 	}
 	slices.Sort(names)
 	for _, dir := range v.Wanted.TargetDirs {

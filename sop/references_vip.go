@@ -120,25 +120,31 @@ func vipEnough(a Refresh, asked bool) Condition {
 	}
 }
 
+// vipOrder has the hosts of a PostgreSQL cluster with the one that bears the
+// address last.
+func (v View) vipOrder(p postgresView) []string {
+	order := slices.Clone(p.hosts)
+	bears := func(h string) bool {
+		ip, _ := v.vipOf(h)
+		return v.hasAddr(h, ip)
+	}
+	slices.SortStableFunc(order, func(a, b string) int {
+		switch {
+		case bears(a) == bears(b):
+			return 0
+		case bears(a):
+			return 1
+		}
+		return -1
+	})
+	return order
+}
+
 // vipRefreshment is about vip-manager's files, cluster by cluster.
 func (v View) vipRefreshment(c change) (r refreshment) {
 	for _, cluster := range v.postgresClusters() {
 		p := v.postgres(cluster)
-		order := slices.Clone(p.hosts)
-		bears := func(h string) bool {
-			ip, _ := v.vipOf(h)
-			return v.hasAddr(h, ip)
-		}
-		slices.SortStableFunc(order, func(a, b string) int {
-			switch {
-			case bears(a) == bears(b):
-				return 0
-			case bears(a):
-				return 1
-			}
-			return -1
-		})
-		for _, h := range order {
+		for _, h := range v.vipOrder(p) {
 			a := Refresh{Host: h, File: VIPConf, Without: c.without, With: c.with}
 			if !r.take(v, a) {
 				continue
@@ -152,8 +158,7 @@ func (v View) vipRefreshment(c change) (r refreshment) {
 			}
 			r.needs = append(r.needs, vipVersion(h, cluster), postgresSound(p))
 			r.add(VIPConf, []string{h}, vipRestart(a, p, c.vips)...)
-			if bears(h) {
-				ip, _ := v.vipOf(h)
+			if ip, _ := v.vipOf(h); v.hasAddr(h, ip) {
 				r.warn(VIPConf, h, fmt.Sprintf("vip-manager on %s is restarted: the VIP %s is gone until etcd has answered it", h, ip))
 			}
 		}

@@ -3,6 +3,7 @@ package sop
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/etcdrill/etcdrill/sop/host"
@@ -53,9 +54,9 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 	hv, _ := v.Host(h)
 	refs := v.refreshmentOf(change{without: []string{h}})
 	plan := Plan{
-		Needs:   slices.Concat(p.needs(v, m, listed), []Safeguard{inventoryWritable()}, membersReachable(v, h)),
-		Subject: h,
-		GiveUp:  p.giveUp(v, listed),
+		Needs:    slices.Concat(p.needs(v, m, listed), []Safeguard{inventoryWritable()}, membersReachable(v, h)),
+		Subjects: []string{h},
+		GiveUp:   p.giveUp(v, listed),
 	}
 	if listed && !m.Learner && len(v.Voters()) > 1 && len(v.Voters())%2 == 1 {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("an even number of voters (%d) bears no more failures than one less", len(v.Voters())-1))
@@ -68,15 +69,13 @@ func (p RemoveMember) Plan(v View) (Plan, error) {
 		plan.Stages = append(plan.Stages, Stage{"take it out of the references", refs.steps()})
 	}
 	if listed {
-		plan.Stages = append(plan.Stages, p.leave(v, m))
+		plan.Stages = append(plan.Stages, Stage{"remove the member", append([]Step{snapshotBefore(isGone(m.ID), v)}, p.leave(v, m)...)})
 	}
 	if hv.Reachable() && (listed || v.leftovers(h)) {
 		plan.Stages = append(plan.Stages, Stage{"stop it and set its data aside", retire(v, h, p.Stamp)})
 	}
 	if inFile {
-		plan.Stages = append(plan.Stages, Stage{"take it out of the inventory", []Step{
-			{Title: "remove from the inventory", Act: EditInventory{Host: h, Remove: true}, Until: unwanted(h)},
-		}})
+		plan.Stages = append(plan.Stages, Stage{"take it out of the inventory", []Step{strike(h)}})
 	}
 	return plan.ifOpen(v), nil
 }
@@ -113,22 +112,36 @@ func (p RemoveMember) needs(v View, m Member, listed bool) []Safeguard {
 	return append(common, noAlarm(), oneMinor(), canRemove(m.ID), keepsSpare(m.ID))
 }
 
-// leave hands over the leadership and removes the member.
-func (p RemoveMember) leave(v View, m Member) Stage {
-	h := p.Host
-	steps := []Step{snapshotBefore(isGone(m.ID), v)}
-	if !m.Learner {
-		steps = append(steps, Step{Title: "hand over the leadership", Act: MoveLeader{From: h}, Until: either(isGone(m.ID), leadsAmongOthers(h)),
-			Patience: Electing, Etcd: true, Needs: changeNeeds(h, hasHeir(h))})
+// leave removes the member.
+func (p RemoveMember) leave(v View, m Member) []Step {
+	if m.Learner {
+		return []Step{giveUp(v, m)}
 	}
-	needs := changeNeeds(h)
-	if !m.Learner {
-		needs = append(needs, everyVoterAnswers(h), canRemove(m.ID), keepsSpare(m.ID), settled(), notLeading(m.ID))
-	} else {
-		needs = []Safeguard{quorate(), oneCluster(h), sameList(h), nothingPending(h)}
+	return expel(v, m, nil, keepsSpare(m.ID))
+}
+
+// giveUp takes a learner off the list.
+func giveUp(v View, m Member) Step {
+	h := v.HostOf(m)
+	return Step{Title: "remove member " + ID(m.ID), Act: Expel{ID: m.ID, Host: h}, Until: isGone(m.ID), Etcd: true,
+		Needs: []Safeguard{quorate(), oneCluster(h), sameList(h), nothingPending(h)}}
+}
+
+// expel hands the leadership over, to a voter on one of some hosts or to anyone,
+// and removes a voter.
+func expel(v View, m Member, to []string, more ...Safeguard) []Step {
+	h := v.HostOf(m)
+	return []Step{
+		{Title: "hand over the leadership", Act: MoveLeader{From: h, To: to}, Until: either(isGone(m.ID), leadsAmongOthers(h)),
+			Patience: Electing, Etcd: true, Needs: changeNeeds(h, hasHeir(h, to...))},
+		{Title: "remove member " + ID(m.ID), Act: Expel{ID: m.ID, Host: h}, Until: isGone(m.ID), Etcd: true,
+			Needs: slices.Concat(changeNeeds(h, everyVoterAnswers(h), canRemove(m.ID)), more, []Safeguard{settledToRemove(m.ID), notLeading(m.ID)})},
 	}
-	return Stage{"remove the member", append(steps,
-		Step{Title: "remove member " + ID(m.ID), Act: Expel{ID: m.ID, Host: h}, Until: isGone(m.ID), Etcd: true, Needs: needs})}
+}
+
+// strike takes a host out of the inventory.
+func strike(h string) Step {
+	return Step{Title: "remove from the inventory", Act: EditInventory{Host: h, Remove: true}, Until: unwanted(h)}
 }
 
 // leadsAmongOthers holds when the voters but for the one on a host agree on a
@@ -162,35 +175,56 @@ func notLeading(id uint64) Safeguard {
 		}}
 }
 
-// heir picks the voter that the leadership of a host goes to: the living one
-// that is closest behind, if it is close.
-func (v View) heir(from string) (Member, bool) {
-	var best Member
-	var most, head uint64
+// heir picks the voter that the leadership of a host goes to: of those that have
+// been up for some time the living one that is closest behind, if it is close; of
+// those on some hosts, where they are named.
+func (v View) heir(from string, among ...string) (Member, bool) {
+	var head uint64
 	for _, m := range v.LivingVoters() {
-		l := v.LookOf(m.ID)
-		head = max(head, l.Index)
-		if v.HostOf(m) != from && l.Leader != 0 && (best.ID == 0 || l.Applied > most) {
-			best, most = m, l.Applied
+		head = max(head, v.LookOf(m.ID).Index)
+	}
+	var best Member
+	var most uint64
+	var longest time.Duration
+	for _, m := range v.LivingVoters() {
+		h, l := v.HostOf(m), v.LookOf(m.ID)
+		if h == from || len(among) > 0 && !slices.Contains(among, h) || l.Leader == 0 || l.Applied+MaxLag < head {
+			continue
+		}
+		// One that has just started has to wait before it lets members change.
+		up, known := v.uptime(h)
+		if up = min(up, HealthInterval+settledMargin); !known {
+			up = HealthInterval + settledMargin
+		}
+		if best.ID == 0 || up > longest || up == longest && l.Applied > most {
+			best, most, longest = m, l.Applied, up
 		}
 	}
-	return best, best.ID != 0 && most+MaxLag >= head
+	return best, best.ID != 0
 }
 
 // hasHeir: another voter can take the leadership over.
-func hasHeir(from string) Safeguard {
+func hasHeir(from string, among ...string) Safeguard {
 	return Safeguard{Name: "heir", Show: "etcdctl endpoint status --cluster -w table", Passing: Electing,
 		Holds: func(v View) error {
-			if _, ok := v.heir(from); !ok {
-				return fmt.Errorf("no other living voter is at most %d entries behind", MaxLag)
+			if _, ok := v.heir(from, among...); !ok {
+				return fmt.Errorf("no other living voter%s is at most %d entries behind", onOneOf(among), MaxLag)
 			}
 			return nil
 		}}
 }
 
+// onOneOf says among whom it has to be, where it has to.
+func onOneOf(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return " on " + strings.Join(names, " or ")
+}
+
 // fresh reports whether no reference names a host any more.
 func (v View) fresh(without string) bool {
-	for _, s := range references(v, []string{without}, "") {
+	for _, s := range references(v, []string{without}) {
 		if s.Until(v) != nil {
 			return false
 		}
@@ -251,7 +285,9 @@ func guarded(s Step, needs ...Safeguard) Step {
 // ownData: what lies or runs on a host is of this cluster. A host may have been
 // given to another one meanwhile.
 func ownData(name string) Safeguard {
+	const hint = "correct the inventory if this host is another cluster's; a newcomer that founded one of its own by mistake is what the waiver is for"
 	return Safeguard{Name: "own-data", Show: "ETCDCTL_ENDPOINTS=HOST:2379 etcdctl endpoint status -w json",
+		Risk: "a member of another cluster is stopped, and its data is set aside",
 		Holds: func(v View) error {
 			facts, err := v.facts(name)
 			if err != nil {
@@ -259,14 +295,14 @@ func ownData(name string) Safeguard {
 			}
 			own := v.ownID()
 			if l := v.LookAt(name); l.Answers() && l.ClusterID != own {
-				return &Refusal{Host: name, Found: fmt.Sprintf("a member of cluster %s answers there, this is cluster %s", ID(l.ClusterID), ID(own)), Needed: "a host of this cluster", Hint: "correct the inventory: this host is another cluster's"}
+				return &Refusal{Host: name, Found: fmt.Sprintf("a member of cluster %s answers there, this is cluster %s", ID(l.ClusterID), ID(own)), Needed: "a host of this cluster", Hint: hint}
 			}
 			head := logOf(facts, v.Spec(name))
 			if len(head) == 0 {
 				return hiddenIn(name, facts, dataDirs(v.Spec(name))...)
 			}
 			if who, err := Identify(head); err != nil || who.Cluster != own {
-				return &Refusal{Host: name, Found: fmt.Sprintf("its data is of cluster %s, this is cluster %s", ID(who.Cluster), ID(own)), Needed: "data of this cluster", Hint: "correct the inventory: this host is another cluster's"}
+				return &Refusal{Host: name, Found: fmt.Sprintf("its data is of cluster %s, this is cluster %s", ID(who.Cluster), ID(own)), Needed: "data of this cluster", Hint: hint}
 			}
 			return nil
 		}}

@@ -89,8 +89,13 @@ func compareHosts(a, b string) int {
 // restartMember restarts one member. The leadership is looked at when the step
 // comes, not when the plan is made: it may have moved meanwhile.
 func restartMember(v View, h string, since time.Time, soak time.Duration) []Step {
-	done := startedAfter(h, since)
-	var steps []Step
+	return restartUntil(v, h, startedAfter(h, since), soak)
+}
+
+// restartUntil is restartMember for one that is not restarted when a condition
+// holds already.
+func restartUntil(v View, h string, done Condition, soak time.Duration) []Step {
+	steps := []Step{reloadBefore(h, done)}
 	if len(v.Voters()) > 1 {
 		steps = append(steps, Step{Title: "hand over the leadership", Host: h, Act: MoveLeader{From: h}, Until: either(done, leadsElsewhere(h)),
 			Patience: Electing, Etcd: true, Needs: changeNeeds("", hasHeir(h))})
@@ -99,9 +104,17 @@ func restartMember(v View, h string, since time.Time, soak time.Duration) []Step
 	return append(steps,
 		Step{Title: "restart etcd", Host: h, Act: On{h, host.Systemctl{Verb: host.Restart, Unit: v.unit(), NoBlock: true}}, Until: done, Patience: Starting, Etcd: true,
 			Needs: changeNeeds("", canRestart(h), votersKeepUp(), notLeading(m.ID))},
-		Step{Title: "wait until it answers", Host: h, Until: All(answers(h), hasLeader, keptUp(h)), Patience: Starting, Etcd: true},
+		Step{Title: "wait until it answers", Host: h, Until: All(comesUp(h), hasLeader, keptUp(h)), Patience: Starting, Etcd: true, Sees: &Glimpse{Unit: true}},
 		Step{Title: "soak", Host: h, Until: ranFor(h, soak), Patience: Settling, Longer: soak},
 	)
+}
+
+// reloadBefore has systemd read a unit that was edited, before a restart that is
+// not done yet: it would start etcd with options that the unit has no more.
+func reloadBefore(h string, restarted Condition) Step {
+	s := daemonReload(h)
+	s.Until = either(restarted, s.Until)
+	return s
 }
 
 // keptUp holds when the member on a host is close behind the leader.

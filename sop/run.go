@@ -34,12 +34,9 @@ type Runner struct {
 	// Point is called at each kill point, for those who hurt operators.
 	Point func(p Point)
 
-	seq     int
-	changed bool
-	points  int
-	acted   time.Time // when the last act returned
-	digest  string    // of the plan that is carried out
-	noted   map[string]bool
+	*account
+	acted  time.Time // when the last act returned
+	digest string    // of the plan that is carried out
 }
 
 // A Point is a moment at which an operator may die: Recorded stands for
@@ -93,6 +90,9 @@ func planFirst(p Procedure, v View) (Plan, error) {
 // way, and is waited for; if that takes too long, what the safeguards find is
 // the answer.
 func (r *Runner) look(ctx context.Context, p Procedure, forReal bool) (View, error) {
+	if t, ok := p.(interface{ Target() string }); ok {
+		r.Site.target = t.Target()
+	}
 	v, err := r.lookTwice(ctx, p, forReal)
 	a, ok := p.(interface{ Awaits(v View) error })
 	if !ok || !forReal || err != nil || a.Awaits(v) == nil {
@@ -105,49 +105,75 @@ func (r *Runner) look(ctx context.Context, p Procedure, forReal bool) (View, err
 	return r.lookTwice(ctx, p, forReal)
 }
 
-// lookTwice looks twice where there is a cluster: movement of leader or term
-// shows only between two.
+// lookTwice looks at the members twice where there is a cluster: movement of
+// leader or term shows only between two. The second between them is time for all
+// that takes longer. Hosts are looked at twice in it, since what to ask them for
+// depends on what the files say that they have.
 func (r *Runner) lookTwice(ctx context.Context, p Procedure, forReal bool) (View, error) {
-	_, lossy := p.(interface{ Lossy() })
-	v, err := r.Site.Observe(ctx, Scope{AllHosts: true, Reach: true, Hash: forReal, Write: forReal, Who: lossy, Disks: forReal && subjectOf(p) != "", Subject: subjectOf(p)})
-	if err != nil || !v.Exists() {
-		return v, err
+	subjects := SubjectsOf(p)
+	first, err := r.Site.Observe(ctx, Scope{Subjects: subjects})
+	if err != nil {
+		return first, err
 	}
-	if forReal {
+	if first.Exists() && forReal {
 		if err := r.record(Record{Procedure: p.String(), State: Waiting, Etcd: true, Took: apart, Detail: "looking twice, a second apart"}); err != nil {
-			return v, err
+			return first, err
 		}
 	}
-	if err := sleep(ctx, apart); err != nil {
+	_, lossy := p.(interface{ Lossy() })
+	d, asks := p.(interface{ Deep(v View) bool })
+	once, err := r.Site.Observe(ctx, asked(p, Scope{AllHosts: true, Reach: true, Hash: forReal, Who: lossy, Disks: forReal && len(subjects) > 0, Subjects: subjects}))
+	if err != nil || !once.Exists() {
+		return once, err
+	}
+	if !first.Exists() {
+		first = once
+	}
+	if _, err := r.Site.Observe(ctx, asked(p, Scope{Stored: asks && d.Deep(once), AllHosts: true, Reach: true, Write: forReal, Subjects: subjects})); err != nil {
+		return once, err
+	}
+	if err := sleep(ctx, apart-r.Site.Now().Sub(first.Taken)); err != nil {
+		return once, err
+	}
+	v, err := r.Site.Observe(ctx, asked(p, Scope{Subjects: subjects}))
+	if err != nil {
 		return v, err
 	}
-	first := v
-	if v, err = r.Site.Observe(ctx, Scope{AllHosts: true, Reach: true, Write: forReal, Subject: subjectOf(p)}); err != nil {
-		return v, err
-	}
-	for i, l := range first.Looks { // what was asked once counts for both
-		if j := slices.IndexFunc(v.Looks, func(o Look) bool { return o.Endpoint == l.Endpoint }); j >= 0 {
-			v.Looks[j].Dependents = first.Looks[i].Dependents
-			v.Looks[j].Compacted, v.Looks[j].Hash, v.Looks[j].HashSince, v.Looks[j].Hashed = l.Compacted, l.Hash, l.HashSince, l.Hashed
-			v.Looks[j].Fsync = l.Fsync
+	for i, l := range v.Looks { // what was asked once counts for both
+		if j := slices.IndexFunc(once.Looks, func(o Look) bool { return o.Endpoint == l.Endpoint }); j >= 0 {
+			v.Looks[i].askedOnce(once.Looks[j])
 		}
 	}
 	return v, nil
 }
 
-// subjectOf is the host that a procedure is about, if it is about one.
-func subjectOf(p Procedure) string {
-	if s, ok := p.(interface{ Subject() string }); ok {
-		return s.Subject()
+// asked widens a scope by what a procedure has to know beside what all do.
+func asked(p Procedure, scope Scope) Scope {
+	if a, ok := p.(interface{ Asks(s *Scope) }); ok {
+		a.Asks(&scope)
 	}
-	return ""
+	return scope
+}
+
+// SubjectsOf are the hosts that a procedure is about, if it is about some.
+func SubjectsOf(p Procedure) []string {
+	switch p := p.(type) {
+	case interface{ Subject() string }:
+		return []string{p.Subject()}
+	case interface{ Subjects() []string }:
+		return p.Subjects()
+	}
+	return nil
 }
 
 // Do runs a procedure until its goal is reached, a safeguard refuses, or
 // something fails. It may be called again after any end.
 func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
+	if r.account == nil {
+		r.account = newAccount()
+	}
 	began := r.Site.Now()
-	defer func() { res.Took, res.Changed = r.Site.Now().Sub(began), r.changed }()
+	defer func() { res.Took, res.Changed = r.Site.Now().Sub(began), r.hasChanged() }()
 	record := func(state State, detail string) error {
 		return r.record(Record{Procedure: p.String(), State: state, Detail: detail})
 	}
@@ -217,28 +243,11 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 		}
 		return res, r.refused(p, err)
 	}
-	// The goal is what a fresh plan says it is.
-	copied := slices.ContainsFunc(plan.Steps(), func(s Step) bool { return changesMembership(s.Act) })
-	v, err = r.Site.Observe(ctx, Scope{AllHosts: true, Hash: copied, Subject: subjectOf(p)})
-	if err != nil {
-		return res, err
+	if v, err = r.reached(ctx, p, plan); !v.Taken.IsZero() {
+		res.View = v
 	}
-	res.View = v
-	if err := sameHash().Holds(v); err != nil {
-		return res, fmt.Errorf("every step was done, and yet: %w", err)
-	}
-	rest, err := p.Plan(v)
 	if err != nil {
 		return res, fmt.Errorf("every step was done, and yet: %w", err)
-	}
-	if !rest.Empty() {
-		var open []string
-		for _, s := range rest.Steps() {
-			if why := s.Until(v); why != nil {
-				open = append(open, fmt.Sprintf("%s %s (%v)", s.Title, s.Host, why))
-			}
-		}
-		return res, fmt.Errorf("every step was done, and yet the goal is not reached: %s", strings.Join(open, "; "))
 	}
 	if !plan.ReadOnly {
 		if err := r.Site.settleDebts(v); err != nil {
@@ -248,11 +257,58 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 	return res, record(Finished, "")
 }
 
+// reached reports whether the goal is: that is what a fresh plan says. A host or
+// member that does not answer just then is looked at again, for as long as an
+// election may take.
+func (r *Runner) reached(ctx context.Context, p Procedure, plan Plan) (View, error) {
+	copied := slices.ContainsFunc(plan.Steps(), func(s Step) bool { return changesMembership(s.Act) || carries(s.Act) })
+	late := r.Site.Now().Add(r.Site.Deadlines[Electing])
+	for told := false; ; told = true {
+		v, err := r.Site.Observe(ctx, asked(p, Scope{AllHosts: true, Hash: copied, Subjects: SubjectsOf(p)}))
+		if err != nil {
+			return v, err
+		}
+		if err := sameHash().Holds(v); err != nil {
+			return v, err
+		}
+		why := open(p, v)
+		if why == nil || !r.Site.Now().Before(late) {
+			return v, why
+		}
+		if !told {
+			if err := r.record(Record{Procedure: p.String(), State: Waiting, Took: r.Site.Deadlines[Electing], Detail: why.Error() + ": looking again"}); err != nil {
+				return v, err
+			}
+		}
+		if err := sleep(ctx, r.Poll); err != nil {
+			return v, errors.Join(err, why)
+		}
+	}
+}
+
+// open says what of a procedure's goal is not reached.
+func open(p Procedure, v View) error {
+	rest, err := p.Plan(v)
+	if err != nil {
+		return err
+	}
+	var steps []string
+	for _, s := range rest.Steps() {
+		if why := s.Until(v); why != nil {
+			steps = append(steps, fmt.Sprintf("%s %s (%v)", s.Title, s.Host, why))
+		}
+	}
+	if rest.Empty() {
+		return nil
+	}
+	return fmt.Errorf("the goal is not reached: %s", strings.Join(steps, "; "))
+}
+
 // again looks and plans once more now that nobody else may change anything:
 // while a human thought about his consent, or while the lock was waited for,
 // another operator may have. What was agreed to must still be what it is about.
 func (r *Runner) again(ctx context.Context, p Procedure, was Plan) (Plan, View, error) {
-	v, err := r.Site.Observe(ctx, Scope{AllHosts: true, Write: true, Subject: subjectOf(p)})
+	v, err := r.Site.Observe(ctx, asked(p, Scope{AllHosts: true, Write: true, Subjects: SubjectsOf(p)}))
 	if err != nil {
 		return was, v, err
 	}
@@ -274,7 +330,7 @@ func (r *Runner) again(ctx context.Context, p Procedure, was Plan) (Plan, View, 
 // first things that a run writes anywhere.
 func (r *Runner) lock(ctx context.Context, p Procedure, plan Plan, v View) error {
 	waiting := func(why string) { _ = r.record(Record{Procedure: p.String(), State: Waiting, Detail: why}) }
-	where := lockPlace{onHosts: plan.NoCluster || !v.Exists(), subject: plan.Subject}
+	where := lockPlace{onHosts: plan.NoCluster || !v.Exists() || !v.Votes().HasQuorum(), subjects: plan.Subjects}
 	where.inCluster = v.Exists() && v.Votes().HasQuorum() && v.Linear
 	var err error
 	if where.inCluster && len(v.Alarms()) > 0 {
@@ -291,7 +347,7 @@ func (r *Runner) lock(ctx context.Context, p Procedure, plan Plan, v View) error
 	if where.onHosts {
 		return nil
 	}
-	if err := r.Site.probe(ctx, v); err != nil {
+	if err := r.probe(ctx, v, waiting); err != nil {
 		r.Site.release()
 		return &Refusal{Safeguard: "probe-write", Found: err.Error(), Needed: "a write through every voter",
 			Show: "etcdctl put " + LockKey + ".probe x", Hint: "find out why this voter cannot write before anything is changed"}
@@ -300,6 +356,25 @@ func (r *Runner) lock(ctx context.Context, p Procedure, plan Plan, v View) error
 		return r.Site.remember(v.ClusterID())
 	}
 	return nil
+}
+
+// probe writes through every voter. What a voter forwards to a leader that has
+// just gone is lost to its own timeout, so where time may mend it, it is
+// written again for as long as an election may take.
+func (r *Runner) probe(ctx context.Context, v View, waiting func(why string)) error {
+	late := r.Site.Now().Add(r.Site.Deadlines[Electing])
+	for told := false; ; told = true {
+		err := r.Site.probe(ctx, v)
+		if err == nil || !passes(err) || !r.Site.Now().Before(late) {
+			return err
+		}
+		if !told {
+			waiting(fmt.Sprintf("%v: writing again", err))
+		}
+		if stopped := sleep(ctx, r.Poll); stopped != nil {
+			return errors.Join(stopped, err)
+		}
+	}
 }
 
 // lockRefusal tells whoever cannot have the lock why, and what to do.
@@ -330,7 +405,7 @@ func (r *Runner) firstNeeds(ctx context.Context, p Procedure, plan Plan, v *View
 		if err != nil && ctx.Err() == nil && changesMembership(s.Act) && fresh.Taken.After(v.Taken) {
 			// Something was waited for, and whom the hosts reach was asked before it:
 			// a newcomer may have come up meanwhile.
-			if fresh, err = r.Site.Observe(ctx, Scope{Host: s.Host, Also: s.Also, AllHosts: true, Reach: true, NoClients: true, Subject: plan.Subject}); err == nil {
+			if fresh, err = r.Site.Observe(ctx, Scope{Host: s.Host, Also: s.Also, AllHosts: true, Reach: true, NoClients: true, Subjects: plan.Subjects}); err == nil {
 				fresh, err = r.guard(ctx, p, plan, s.Needs, fresh, s.Host)
 			}
 		}
@@ -356,7 +431,7 @@ func (r *Runner) guard(ctx context.Context, p Procedure, plan Plan, needs []Safe
 			continue
 		}
 		if s.Passing != Brief && !certain(why) {
-			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, r.untilThen(r.Site.Deadlines[s.Passing]), Scope{Host: name, Also: s.Also, Subject: plan.Subject}, v)
+			fresh, err := r.wait(ctx, Record{Procedure: p.String(), Title: s.Name, Host: name, Etcd: true}, s.Holds, r.untilThen(r.Site.Deadlines[s.Passing]), asked(p, Scope{Host: name, Also: s.Also, Subjects: plan.Subjects}), v)
 			v = fresh
 			if round++; err == nil && round <= rounds {
 				i = -1 // the others are looked at again, in a View as fresh
@@ -427,35 +502,58 @@ func refusalOf(s Safeguard, why error) error {
 func (r *Runner) steps(ctx context.Context, p Procedure, plan Plan, v View) (View, error) {
 	n, of := 0, len(plan.Steps())
 	for _, stage := range plan.Stages {
+		var all []numbered
 		for _, s := range stage.Steps {
 			n++
-			rec := Record{Procedure: p.String(), Step: n, Of: of, Stage: stage.Title, Title: s.Title, Host: s.Host, Etcd: s.Etcd}
+			all = append(all, numbered{s, Record{Procedure: p.String(), Step: n, Of: of, Stage: stage.Title, Title: s.Title, Host: s.Host, Etcd: s.Etcd}})
+		}
+		for len(all) > 0 {
+			next, take := 1, r.inTurn
+			if all[0].Abreast {
+				take = r.abreast
+			}
+			for next < len(all) && all[next].Abreast == all[0].Abreast {
+				next++
+			}
 			var err error
-			if v, err = r.step(ctx, p, plan, s, rec, v); err != nil {
+			if v, err = take(ctx, p, plan, all[:next], v); err != nil {
 				return v, err
 			}
+			all = all[next:]
 		}
 	}
 	return v, nil
 }
 
-// postponements is how often a change that etcd put off is asked for again.
-const postponements = 3
+// postponements is how often a change that etcd put off is asked for again: after
+// a postponement first, then after twice as long each time, 15 s in all. What is
+// waited for is etcd's HealthInterval, most of which has often passed already.
+const (
+	postponements = 4
+	postponement  = time.Second
+)
 
 func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec Record, v View) (View, error) {
-	scope := Scope{Host: s.Host, Also: s.Also, Subject: plan.Subject, Still: leavesMembers(s.Act), Ports: installs(s.Act)}
+	scope := asked(p, Scope{Host: s.Host, Also: s.Also, Subjects: plan.Subjects, Still: leavesMembers(s.Act), Ports: installs(s.Act)})
 	wide := scope
-	wide.Shake = s.Shake
+	wide.Shake, wide.Try, wide.Hash = s.Shake, s.Try, wide.Hash || s.Hash
 	if changesMembership(s.Act) {
 		wide.AllHosts, wide.Reach, wide.NoClients = true, true, true // its safeguards ask about all members' hosts
 	}
 	wide.Ports = wide.Ports || takesData(s.Act)
+	if s.Act == nil {
+		scope.Glimpse = s.Sees
+	}
+	if _, here := s.Act.(IssueCert); here { // on the admin host
+		scope.Host, wide.Host = "", ""
+	}
 	began := r.Site.Now()
 	for try := 0; ; try++ {
 		if err := ctx.Err(); err != nil {
 			return v, err
 		}
-		if try > 0 || !r.fresh(v, wide) {
+		partly := len(s.Needs) == 0 && len(s.Also) == 0 && (s.Sees != nil || glimpseOf(s.Act, v.layout()) != nil)
+		if try > 0 || !r.fresh(v, wide, partly) {
 			fresh, err := r.Site.Observe(ctx, wide)
 			if err != nil {
 				return v, err
@@ -474,6 +572,9 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 			until := s.Until
 			if s.Nudge {
 				until = r.nudging(ctx, until)
+			}
+			if s.Rest > 0 {
+				until = either(until, r.rested(s.Rest))
 			}
 			v, err = r.wait(ctx, rec, until, r.untilThen(r.Site.Deadlines[s.Patience]+s.Longer), scope, v)
 			if err != nil {
@@ -494,7 +595,7 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 		}
 		if changesMembership(s.Act) {
 			// The wide look waited for hosts; what the members say must be of now.
-			if v, err = r.Site.Observe(ctx, Scope{Subject: plan.Subject}); err != nil {
+			if v, err = r.Site.Observe(ctx, Scope{Subjects: plan.Subjects}); err != nil {
 				return v, err
 			}
 			if v, err = r.guard(ctx, p, plan, s.Needs, v, s.Host); err != nil {
@@ -514,11 +615,12 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 		case outcome == Rejected:
 			return v, fmt.Errorf("%s: %w", s.Title, explained{err})
 		case outcome == Postponed && try < postponements && ctx.Err() == nil:
-			why := fmt.Sprintf("etcd said %q: waiting %v, then looking again", err, HealthInterval)
+			pause := postponement << try
+			why := fmt.Sprintf("etcd said %q: waiting %v, then looking again", err, pause)
 			if err := r.record(rec.with(Waiting, why, 0)); err != nil {
 				return v, err
 			}
-			if err := sleep(ctx, HealthInterval); err != nil {
+			if err := sleep(ctx, pause); err != nil {
 				return v, err
 			}
 			continue
@@ -530,7 +632,9 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 			}
 			continue
 		}
-		v, werr := r.wait(ctx, rec, s.Until, r.Site.Deadlines[s.Patience]+s.Longer, scope, v)
+		after := scope
+		after.Glimpse = glimpseOf(s.Act, v.layout())
+		v, werr := r.wait(ctx, rec, s.Until, r.Site.Deadlines[s.Patience]+s.Longer, after, v)
 		if werr != nil {
 			if err != nil {
 				return v, fmt.Errorf("%s: %w (%w), and %w", s.Title, explained{err}, ErrUndecided, werr)
@@ -542,13 +646,20 @@ func (r *Runner) step(ctx context.Context, p Procedure, plan Plan, s Step, rec R
 }
 
 // fresh reports whether a View, taken after the last change to end the step
-// before, already tells what the next one has to know.
-func (r *Runner) fresh(v View, scope Scope) bool {
-	if scope.AllHosts || scope.Ports || scope.Shake || !v.Taken.After(r.acted) || r.acted.IsZero() {
+// before, already tells what the next one has to know. A step that has no
+// safeguard and changes one file knows enough of its host, by a part of it, when
+// that was seen whole earlier in this run, and since then only changed by us.
+func (r *Runner) fresh(v View, scope Scope, partly bool) bool {
+	if scope.AllHosts || scope.Ports || scope.Shake || scope.Try || scope.Compacted || scope.Hash || scope.Serving || scope.Auth || !v.Taken.After(r.acted) || r.acted.IsZero() {
 		return false
 	}
 	for _, name := range append([]string{scope.Host}, scope.Also...) {
-		if h, ok := v.Host(name); name != "" && (!ok || !h.Taken.After(r.acted)) {
+		h, ok := v.Host(name)
+		seen := h.Taken
+		if partly {
+			seen = h.lastSeen()
+		}
+		if name != "" && (!ok || !seen.After(r.acted)) {
 			return false
 		}
 	}
@@ -579,24 +690,18 @@ func (r *Runner) act(ctx context.Context, s Step, rec Record, v View) (Outcome, 
 	if err := r.record(rec.with(Recorded, "", 0)); err != nil {
 		return Rejected, err
 	}
-	if _, saves := s.Act.(SaveSnapshot); !saves {
-		r.changed = true
+	if !saves(s.Act) {
+		r.change()
 	}
 	r.point(rec, Recorded)
 	began := r.Site.Now()
-	own, stop := context.WithTimeout(context.WithoutCancel(ctx), r.patienceOf(s.Act))
-	if _, ok := s.Act.(SaveSnapshot); ok {
-		stop()
-		own, stop = context.WithTimeout(ctx, r.Site.Deadlines[Saving]) // it changes nothing, so it may be cut off
+	own, done := r.inFlight(ctx, r.patienceOf(s.Act))
+	if saves(s.Act) {
+		done()
+		own, done = context.WithTimeout(ctx, r.Site.Deadlines[Saving]) // it changes nothing, so it may be cut off
 	}
-	hurry := context.AfterFunc(ctx, func() {
-		if sleep(own, r.Site.Deadlines[Acting]) == nil {
-			stop() // what is let to take its time is not once we are to stop
-		}
-	})
 	answer, err := r.Site.do(own, s.Act, v)
-	hurry()
-	stop()
+	done()
 	r.acted = r.Site.Now()
 	r.point(rec, Sent)
 	outcome := r.judge(s.Act, err)
@@ -610,12 +715,32 @@ func (r *Runner) act(ctx context.Context, s Step, rec Record, v View) (Outcome, 
 	return outcome, err
 }
 
+// inFlight gives a change a context of its own.
+func (r *Runner) inFlight(ctx context.Context, patience time.Duration) (context.Context, func()) {
+	own, stop := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	hurry := context.AfterFunc(ctx, func() {
+		if sleep(own, r.Site.Deadlines[Acting]) == nil {
+			stop() // what is let to take its time is not once we are to stop
+		}
+	})
+	return own, func() {
+		hurry()
+		stop()
+	}
+}
+
 func (r *Runner) patienceOf(a Act) time.Duration {
 	if changesMembership(a) {
 		return r.Site.Deadlines[Calling]
 	}
 	if installs(a) {
 		return r.Site.Deadlines[Installing]
+	}
+	if carries(a) {
+		return r.Site.Deadlines[Saving]
+	}
+	if rewrites(a) {
+		return r.Site.Deadlines[Rewriting]
 	}
 	return r.Site.Deadlines[Acting]
 }
@@ -624,6 +749,8 @@ func (r *Runner) judge(a Act, err error) Outcome {
 	switch a.(type) {
 	case AddLearner, Promote, Expel, MoveLeader:
 		return Judge(err)
+	case DefragMember, CompactTo, ClearAlarm, ChangeAuth:
+		return judgeAnswer(err)
 	}
 	switch {
 	case err == nil:
@@ -659,7 +786,7 @@ func (r *Runner) wait(ctx context.Context, rec Record, until Condition, patience
 		if !r.Site.Now().Before(deadline) {
 			return v, fmt.Errorf("%s: not within %v: %w", strings.TrimSpace(rec.Title+" "+rec.Host), patience, why)
 		}
-		if text := why.Error(); text != told {
+		if text := found(why); text != told {
 			told = text
 			if err := r.record(rec.with(Waiting, text, 0)); err != nil {
 				return v, err
@@ -688,7 +815,20 @@ func (r *Runner) nudging(ctx context.Context, until Condition) Condition {
 	}
 }
 
+// rested holds when the last change of this run is so long ago. A rerun that has
+// made none yet need not rest.
+func (r *Runner) rested(d time.Duration) Condition {
+	return func(View) error {
+		if past := r.Site.Now().Sub(r.acted); !r.acted.IsZero() && past < d {
+			return fmt.Errorf("soaking: %v of %v", past.Round(time.Second), d)
+		}
+		return nil
+	}
+}
+
 func (r *Runner) point(rec Record, state State) {
+	r.pointed.take()
+	defer r.pointed.give()
 	r.points++
 	if r.Point != nil {
 		r.Point(Point{N: r.points, Step: rec.Step, Title: rec.Title, Host: rec.Host, State: state})
@@ -696,6 +836,8 @@ func (r *Runner) point(rec Record, state State) {
 }
 
 func (r *Runner) record(rec Record) error {
+	r.writing.take()
+	defer r.writing.give()
 	r.seq++
 	rec.Time, rec.Run, rec.Seq, rec.Called = r.Site.Now(), r.Run, r.seq, r.Site.Meter.take()
 	return r.Journal.Append(rec)
@@ -712,10 +854,10 @@ func (r *Runner) refused(p Procedure, err error) error {
 	state := Failed
 	var ref *Refusal
 	if errors.As(err, &ref) {
-		if ref.Safeguard == certificateGiven && !r.changed {
+		if ref.Safeguard == certificateGiven && !r.hasChanged() {
 			r.Site.request(ref)
 		}
-		ref.Changed = r.changed
+		ref.Changed = r.hasChanged()
 		state = Refused
 	}
 	if jerr := r.record(Record{Procedure: p.String(), State: state, Detail: err.Error()}); jerr != nil {

@@ -325,11 +325,65 @@ func (v View) quotaOf(name string) int64 {
 // settledMargin covers the time from a process's start to its connections.
 const settledMargin = 300 * time.Millisecond
 
-// settled: every voter has been up for etcd's HealthInterval. It only needs
-// time, so it is waited for.
-func settled() Safeguard {
+// settledToAdd and settledToRemove: with those counted as dead that have not been
+// up for etcd's HealthInterval, there would be a quorum of the new size, the
+// newcomer counted as dead too. That is what etcd itself asks of the connections
+// of the member that it is asked by, which is the leader. It only needs time, so
+// it is waited for.
+func settledToAdd() Safeguard {
+	return settled(func(v View, n int) int {
+		if v.wantsAllConnected() {
+			return n
+		}
+		return min(n, Quorum(n+1))
+	})
+}
+
+func settledToRemove(id uint64) Safeguard {
+	return settled(func(v View, n int) int {
+		if m, ok := v.ByID(id); ok && v.Alive(m) {
+			return Quorum(n-1) + 1 // it is among those that are counted
+		}
+		return Quorum(n - 1)
+	})
+}
+
+func settled(enough func(v View, voters int) int) Safeguard {
 	return Safeguard{Name: "settled", Passing: Settling, Show: "systemctl show -p ActiveEnterTimestamp etcd",
-		Holds: upFor(HealthInterval + settledMargin)}
+		Holds: func(v View) error {
+			if len(v.settledVoters()) >= enough(v, len(v.Voters())) {
+				return nil
+			}
+			return upFor(HealthInterval + settledMargin)(v)
+		}}
+}
+
+// settledVoters are those that have been up, and connected to the leader, for
+// etcd's HealthInterval, as far as that is known.
+func (v View) settledVoters() []Member {
+	young := func(m Member) bool {
+		up, known := v.uptime(v.HostOf(m))
+		return known && up < HealthInterval+settledMargin
+	}
+	leader, led := v.Leader()
+	return slices.DeleteFunc(v.LivingVoters(), func(m Member) bool {
+		return young(m) && m.ID != leader.ID || led && young(leader) && m.ID != leader.ID
+	})
+}
+
+// wantsAllConnected: before 3.5.30 and 3.6.11 etcd wanted every voter connected
+// before it let another member be announced.
+func (v View) wantsAllConnected() bool {
+	for _, m := range v.LivingVoters() {
+		var major, minor, patch int
+		if n, _ := fmt.Sscanf(v.LookOf(m.ID).Version, "%d.%d.%d", &major, &minor, &patch); n < 3 {
+			return true
+		}
+		if major < 3 || major == 3 && (minor < 5 || minor == 5 && patch < 30 || minor == 6 && patch < 11) {
+			return true
+		}
+	}
+	return false
 }
 
 // votersKeepUp: no living voter is far behind the leader; a slow one counts as
@@ -451,7 +505,10 @@ const certificatesLast = 30 * 24 * time.Hour
 
 // certificates: what the members serve is of the CA in files/pki, names their
 // host, and does not expire soon.
-func certificates() Safeguard {
+func certificates() Safeguard { return certificatesFor(certificatesLast) }
+
+// certificatesFor is certificates for those who do with a shorter time.
+func certificatesFor(left time.Duration) Safeguard {
 	return Safeguard{Name: "certificates", Show: "openssl x509 -in /etc/etcd/server.crt -noout -text",
 		Risk: "a member may be locked out by its peers and clients",
 		Holds: func(v View) error {
@@ -472,7 +529,7 @@ func certificates() Safeguard {
 				if !crt.Exists || crt.Problem != "" || ca.Problem != "" {
 					continue // set up otherwise, or not ours to read
 				}
-				if err := pki.CheckLeaf(pki.Pair{CertPEM: crt.Content}, ca.Content, name, v.Taken, certificatesLast); err != nil {
+				if err := pki.CheckLeaf(pki.Pair{CertPEM: crt.Content}, ca.Content, name, v.Taken, left); err != nil {
 					return &Refusal{Host: name, Found: err.Error(), Needed: "a certificate of the cluster's CA that lasts",
 						Hint: fmt.Sprintf("compare %s and %s there with the other members', and mend them before it restarts: with the wrong ones it may not come back", v.layout().CA, v.layout().Cert)}
 				}
@@ -518,7 +575,8 @@ func sameCAOn(v View, name string) error {
 	if !f.Exists || f.Problem != "" {
 		return nil
 	}
-	if got, err := pki.Fingerprint(f.Content); err != nil || got != v.Admin.CA {
+	// It may trust others beside it, as while one takes the place of another.
+	if !pki.HoldsCerts(f.Content, v.Admin.Signer) {
 		return &Refusal{Host: name, Found: "its CA is not the one in files/pki", Needed: "one CA for all", Hint: "copy files/pki from the admin host that created the cluster"}
 	}
 	return nil
@@ -570,8 +628,11 @@ func blankHost(name string) Safeguard {
 				if len(contents(d)) == 0 {
 					continue
 				}
-				if listed && !m.Started() && !d.WAL && onlyBegun(contents(d)) {
-					continue // it ended before it could write its log, as on a full disk
+				// It ended before it could write its log, as on a full disk. Where systemd
+				// starts it again and again it may have done so, and be named, since the
+				// host was looked at.
+				if listed && !d.WAL && onlyBegun(contents(d)) && (!m.Started() || facts.Units[v.unit()].Runs()) {
+					continue
 				}
 				own, err := Identify(d.WALHead)
 				switch {

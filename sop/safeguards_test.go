@@ -152,7 +152,7 @@ func TestRefusals(t *testing.T) {
 		{"destroy members of kubeadm", 3, "", kubeadm(1), func(*ground) Procedure { return DestroyCluster{Stamp: stampNow()} }, "no-kubeadm", "kubeadm"},
 		{"purge members of kubeadm", 3, "", kubeadm(1), func(*ground) Procedure { return PurgeCluster{} }, "no-kubeadm", "kubeadm"},
 		{"purge a host of kubeadm", 3, "", kubeadm(4), func(*ground) Procedure { return PurgeHost{Host: hosts[4]} }, "no-kubeadm", "kubeadm"},
-		{"two minors", 3, "", func(g *ground) { m(g, 1).version = "3.6.16" }, add, "versions", "3.6.16"},
+		{"two minors", 3, "", func(g *ground) { m(g, 1).is("3.6.16") }, add, "versions", "3.6.16"},
 		{"a newcomer of another minor", 3, "", func(g *ground) { m(g, 3).version = "3.6.16" }, add, "newcomer-version", "3.6.16"},
 		{"a newcomer that is to have another minor", 3, "        etcd_version: 3.6.16\n", nil, add, "newcomer-version", "etcd_version asks for 3.6.16, the members run 3.7.3"},
 		{"a newcomer without etcd, and no binary for it", 3, "        etcd_binary_from: none\n        etcd_binary_sha256: " + strings.Repeat("0", 64) + "\n",
@@ -357,7 +357,7 @@ func TestWaivers(t *testing.T) {
 	bubble(t, 3, func(g *ground) {
 		g.up()
 		g.w.machines[hosts[1]].skew = 3 * time.Second
-		g.w.machines[hosts[1]].version = "3.6.16"
+		g.w.machines[hosts[1]].is("3.6.16")
 		op := g.operator()
 		op.Runner.Waive = []string{"clocks"}
 		g.refusal(op, AddMember{Host: hosts[3]}, "versions")

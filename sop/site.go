@@ -44,7 +44,15 @@ type Site struct {
 
 	Hosts func(spec inventory.Host) (host.Host, error)
 	Dial  Dialer
+	// Named are the files that Dial was told to come with, empty where it was not.
+	Named ClientFiles
 	User  string // RBAC user that Dial comes with, empty when it has none
+	// Password is that user's, for those who make him; never to be printed.
+	Password string
+
+	// Ask runs a program of the admin host and gives what it says of its version;
+	// nil where programs are not run here.
+	Ask func(ctx context.Context, program string) (string, error)
 
 	// Resolve gives the addresses of a host that the inventory has by name; nil
 	// where names cannot be looked up.
@@ -56,16 +64,23 @@ type Site struct {
 	Self      Holder // who runs
 	Meter     *Meter // of Dial's connections; nil where nobody wants to know
 
-	mu        sync.Mutex
-	conns     map[string]Etcd
-	hosts     map[string]host.Host
-	slow      map[string]time.Time // when endpoints last let a look wait in vain
-	lock      *lock
-	binary    Program // what was read last of the binary to put on hosts
-	adminKept bool    // the last View's Admin is still what the admin host keeps
-	lastView  View
-	lags      map[uint64][]uint64
-	seen      []View // the looks of the last second, and one that is older
+	mu       sync.Mutex
+	conns    map[string]Etcd
+	hosts    map[string]host.Host
+	slow     map[string]time.Time // when endpoints last let a look wait in vain
+	lock     *lock
+	logs     map[string]readLog // by host
+	programs map[string]Program // what was read last of those to put on hosts, by path
+	lastView View
+	lags     map[uint64][]uint64
+	calls    map[string][]Calls
+	calledAs []uint64 // the members' IDs at that time
+	seen     []View   // the looks of the last second, and one that is older
+	target   string   // version of etcd that the members are to run; empty where nothing is upgraded
+
+	adminMu   sync.Mutex // held while what the admin host keeps is read
+	admin     AdminView
+	adminKept bool // it is still so
 }
 
 // ErrInventory says that the inventory cannot be used.
@@ -82,13 +97,23 @@ type Scope struct {
 	NoClients bool     // of AllHosts, leave out those that are nothing but clients
 	Shake     bool     // let Host try TLS handshakes with the members, as its clients would
 	Hash      bool     // ask every member for its hash at the last compacted revision
+	Compacted bool     // ask every member how far it has compacted
+	Auth      bool     // ask for users and roles, and where authentication is on have known clients log in
+	Serving   bool     // ask every member for its certificate, by a handshake of its own
+	Trust     bool     // read the certificates that clients on hosts trust and show, and ask members who is connected
 	Reach     bool     // let hosts try each other's peer ports
 	Who       bool     // ask who depends on the cluster
 	Disks     bool     // ask the voters how slow their disks are
 	Write     bool     // try whether the inventory can be written
 	Ports     bool     // ask Host for its listeners too
 	Still     bool     // the members have not changed since the last look, so that only hosts are asked
-	Subject   string   // a host that may be in neither inventory nor list
+	Subjects  []string // hosts that may be in neither inventory nor list
+	Try       bool     // let Host try the etcd that it is to run with the configuration that it has
+	Stored    bool     // ask every voter for the member list that is in its backend
+	Logs      bool     // read how far the log of each host that is looked at goes
+	// Glimpse, where it is not nil, keeps the look at Host to what an act of ours
+	// there was about. What else is known of the host stays as it was.
+	Glimpse *Glimpse
 }
 
 // Close closes the connections.
@@ -112,7 +137,7 @@ func (s *Site) Observe(ctx context.Context, scope Scope) (View, error) {
 	s.mu.Lock()
 	last := s.lastView
 	s.mu.Unlock()
-	s.readAdmin(&v, scope, last.Admin)
+	s.readAdmin(ctx, &v, scope)
 
 	hosts, err := s.hostsOf(&v, scope, last)
 	if err != nil {
@@ -134,11 +159,9 @@ func (s *Site) Observe(ctx context.Context, scope Scope) (View, error) {
 		wg.Go(func() { looked[i] = s.lookAtHost(ctx, wanted, h, scope) })
 	}
 	if scope.Still && !last.Taken.IsZero() {
-		v.Looks, v.Members, v.Linear, v.Before, v.Lags = last.Looks, last.Members, last.Linear, last.Before, last.Lags
+		v.Looks, v.Members, v.Linear, v.Before, v.Lags, v.Callers = last.Looks, last.Members, last.Linear, last.Before, last.Lags, last.Callers
 		wg.Wait()
-		s.mu.Lock()
-		s.lastView = v
-		s.mu.Unlock()
+		s.keep(&v)
 		return v, ctx.Err()
 	}
 	endpoints := s.endpoints(v, hosts, last)
@@ -158,6 +181,11 @@ func (s *Site) Observe(ctx context.Context, scope Scope) (View, error) {
 	v.Looks = append(v.Looks, s.askAll(ctx, more, scope)...)
 	v.Members, v.Linear = s.membership(ctx, v.Looks, v.ClusterID())
 	s.askMore(ctx, &v, scope)
+	for i := range v.Looks { // too dear to be asked twice; it does not change but by a change of members
+		if j := slices.IndexFunc(last.Looks, func(o Look) bool { return o.Stored != nil && o.MemberID == v.Looks[i].MemberID }); j >= 0 && v.Looks[i].Stored == nil {
+			v.Looks[i].Stored = last.Looks[j].Stored
+		}
+	}
 	for i, l := range v.Looks {
 		if l.Host == "" && l.Answers() {
 			if m, ok := v.ByID(l.MemberID); ok {
@@ -169,13 +197,32 @@ func (s *Site) Observe(ctx context.Context, scope Scope) (View, error) {
 	if err := ctx.Err(); err != nil {
 		return View{}, err
 	}
+	v.Admin.Connections = s.ownEnds() // those of this very look too
 	v.Before = s.before(v)
 	v.Lags = s.sampleLags(v)
-
-	s.mu.Lock()
-	s.lastView = v
-	s.mu.Unlock()
+	v.Callers = s.sampleCallers(v, scope)
+	s.keep(&v)
 	return v, nil
+}
+
+// keep makes v the last look, with what looks that were taken beside it have
+// found on other hosts since.
+func (s *Site) keep(v *View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, h := range v.Hosts {
+		if o, ok := s.lastView.Host(h.Name); ok && o.lastSeen().After(h.lastSeen()) {
+			v.Hosts[i] = o
+		}
+	}
+	s.lastView = *v
+}
+
+// last is the last look.
+func (s *Site) last() View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastView
 }
 
 // sampleLags keeps how far each learner is behind the leader, look by look. A
@@ -198,6 +245,29 @@ func (s *Site) sampleLags(v View) map[uint64][]uint64 {
 		kept[m.ID] = all[max(0, len(all)-lagSamples):]
 	}
 	s.lags = kept
+	return kept
+}
+
+// sampleCallers keeps who was connected to each member, look by look, as many looks
+// as tell who is its client. With other members it begins anew: who was a client of
+// one that is gone may be another's now.
+func (s *Site) sampleCallers(v View, scope Scope) map[string][]Calls {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ids := v.IDs(); !slices.Equal(ids, s.calledAs) {
+		s.calls, s.calledAs = nil, ids
+	}
+	kept := maps.Clone(s.calls)
+	if kept == nil {
+		kept = map[string][]Calls{}
+	}
+	for _, h := range v.Hosts {
+		if !h.Reachable() || h.Taken.Before(v.Taken) || !slices.Contains(scope.Also, h.Name) {
+			continue
+		}
+		kept[h.Name] = lastCalls(append(slices.Clone(kept[h.Name]), Calls{At: h.Taken, From: v.callers(h.Facts, h.Name, v.Spec(h.Name).ClientPort)}))
+	}
+	s.calls = kept
 	return kept
 }
 
@@ -236,8 +306,8 @@ func (s *Site) readInventory(v *View, scope Scope) error {
 	s.mu.Lock()
 	last := s.lastView
 	s.mu.Unlock()
-	if !scope.AllHosts && last.Newcomer.Name == scope.Subject && bytes.Equal(last.Inventory.Content, content) {
-		v.Wanted, v.Newcomer, v.Inventory = last.Wanted, last.Newcomer, last.Inventory
+	if !scope.AllHosts && last.knowsSubjects(scope.Subjects) && bytes.Equal(last.Inventory.Content, content) {
+		v.Wanted, v.Newcomers, v.Inventory = last.Wanted, last.Newcomers, last.Inventory
 		return nil
 	}
 	inv, err := inventory.Parse(s.Inventory, content)
@@ -249,10 +319,8 @@ func (s *Site) readInventory(v *View, scope Scope) error {
 		return fmt.Errorf("%w: %w", ErrInventory, err)
 	}
 	v.Wanted = *g
-	if scope.Subject != "" {
-		if v.Newcomer, err = s.newcomer(content, g, scope.Subject); err != nil {
-			return fmt.Errorf("%w: %w", ErrInventory, err)
-		}
+	if v.Newcomers, err = s.newcomers(content, g, scope.Subjects); err != nil {
+		return fmt.Errorf("%w: %w", ErrInventory, err)
 	}
 	v.Inventory = InventoryFile{Path: s.Inventory, Content: content, Edit: s.Edit}
 	if v.Inventory.Edit == "" {
@@ -271,14 +339,27 @@ func (s *Site) readInventory(v *View, scope Scope) error {
 	return nil
 }
 
-// newcomer tells what the inventory would say of a host that it does not have
-// yet. Its etcd_seq is one that nobody had: neither the inventory, nor a member,
-// nor a certificate.
-func (s *Site) newcomer(content []byte, g *inventory.Group, name string) (inventory.Host, error) {
+// newcomers tells what the inventory would say of hosts that it does not have
+// yet, were they added in this order.
+func (s *Site) newcomers(content []byte, g *inventory.Group, names []string) ([]inventory.Host, error) {
+	var all []inventory.Host
+	least := g.NextSeq()
+	for _, name := range names {
+		h, err := s.newcomer(content, g, name, least)
+		if err != nil {
+			return nil, err
+		}
+		all, least = append(all, h), max(least, h.Seq+1)
+	}
+	return all, nil
+}
+
+// newcomer tells it of one. Its etcd_seq is one that nobody had: neither the
+// inventory, nor a member, nor a certificate, nor who is named before it.
+func (s *Site) newcomer(content []byte, g *inventory.Group, name string, seq int) (inventory.Host, error) {
 	if h, ok := g.Host(name); ok && h.HasSeq {
 		return h, nil
 	}
-	seq := g.NextSeq()
 	used := func(member string) {
 		if rest, ok := strings.CutPrefix(member, g.Cluster+"-"); ok {
 			if n, err := strconv.Atoi(rest); err == nil {
@@ -335,45 +416,52 @@ func (s *Site) issuedTo(member, cluster, host string) (int, bool) {
 
 // readAdmin reads what the admin host keeps. While a run polls, nobody but the
 // run itself changes it.
-func (s *Site) readAdmin(v *View, scope Scope, last AdminView) {
-	s.mu.Lock()
-	kept := s.adminKept
-	s.adminKept = true
-	s.mu.Unlock()
-	if kept && !scope.AllHosts {
-		v.Admin = last
+func (s *Site) readAdmin(ctx context.Context, v *View, scope Scope) {
+	s.adminMu.Lock()
+	defer s.adminMu.Unlock()
+	if s.adminKept && !scope.AllHosts {
+		v.Admin = s.admin
 		return
 	}
+	last := s.admin
+	defer func() { s.admin, s.adminKept = v.Admin, true }()
 	a := &v.Admin
 	a.ClusterID = s.rememberedID()
 	a.User = s.User
 	ca, err := s.PKI.Load()
 	switch {
 	case err == nil:
-		a.CACert = ca.CertPEM
-		a.CA, _ = pki.Fingerprint(a.CACert)
+		a.CACert, a.Signer = ca.CertPEM, ca.SigningPEM()
+		a.CA, _ = pki.Fingerprint(a.Signer)
+		if a.Rotation, err = s.PKI.Rotation(); err != nil {
+			a.RotationProblem = err.Error()
+		}
 	case errors.Is(err, pki.ErrHalfCA):
 		if a.CACert, err = s.PKI.LoadCert(); err != nil {
 			a.CAProblem = err.Error()
 			break
 		}
 		a.CA, _ = pki.Fingerprint(a.CACert)
-		a.External = true
+		a.Signer, a.External = pki.First(a.CACert), true
 	case !errors.Is(err, pki.ErrNoCA):
 		a.CAProblem = err.Error()
 	}
+	a.Own = s.ownFiles(v.Wanted)
 	a.Issued, a.KeySums, a.Unusable = map[string][]byte{}, map[string]string{}, map[string]string{}
+	a.IssuedAt = map[string]time.Time{}
 	for _, h := range v.Wanted.Hosts {
 		s.readIssued(a, v.Wanted.MemberName(h))
 	}
-	if scope.Subject != "" {
-		s.readIssued(a, v.MemberName(scope.Subject))
+	for _, h := range scope.Subjects {
+		s.readIssued(a, v.MemberName(h))
 	}
 	a.Snapshot = s.newestSnapshot()
-	a.Binary = s.localBinary(v.Wanted)
-	if a.Removed, a.Added = last.Removed, last.Added; a.Removed == nil {
-		a.Removed, a.Added = s.past() // what was before this run
+	a.Binary, a.Utility = s.localBinaries(ctx, v.Wanted)
+	a.Restoring = s.restoring()
+	if a.Removed, a.Added, a.Begun = last.Removed, last.Added, last.Begun; a.Removed == nil {
+		a.Removed, a.Added, a.Begun = s.past() // what was before this run
 	}
+	a.Connections = s.ownEnds()
 	a.Debts, a.Clients = s.debts(), s.clientRecord()
 }
 
@@ -393,6 +481,9 @@ func (s *Site) readIssued(a *AdminView, name string) {
 	a.Issued[name] = p.CertPEM
 	sum := sha256.Sum256(p.KeyPEM)
 	a.KeySums[name] = hex.EncodeToString(sum[:])
+	if st, err := os.Stat(s.PKI.CertPath(name)); err == nil {
+		a.IssuedAt[name] = st.ModTime()
+	}
 }
 
 // certNames are the members that certificates were issued for.
@@ -416,7 +507,9 @@ func (s *Site) hostsOf(v *View, scope Scope, last View) ([]inventory.Host, error
 			hosts = append(hosts, v.Spec(name))
 		}
 	}
-	add(scope.Subject)
+	for _, h := range scope.Subjects {
+		add(h)
+	}
 	for _, h := range v.Wanted.Clients() {
 		add(h)
 	}
@@ -444,6 +537,11 @@ func (s *Site) host(spec inventory.Host) (host.Host, error) {
 }
 
 func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scope Scope) HostView {
+	if scope.Glimpse != nil && spec.Name == scope.Host {
+		if hv, ok := s.glimpseAt(ctx, v, spec, *scope.Glimpse); ok {
+			return hv
+		}
+	}
 	hv := HostView{Name: spec.Name, Taken: s.Now()}
 	h, err := s.host(spec)
 	if err != nil {
@@ -477,33 +575,55 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		q.Ports, q.Users, q.Etcd = []int{spec.ClientPort, spec.PeerPort}, []string{l.User}, l.Binary
 		q.Addrs = isName(spec.Name)
 	}
+	if !client && (scope.Trust || slices.Contains(scope.Also, spec.Name)) { // the kernel goes through a table as large as its memory allows
+		q.Callers = []int{spec.ClientPort}
+	}
 	if spec.DataDir == kubeadmDataDir && !client {
 		q.Units = append(q.Units, kubeletUnit)
 	}
 	if spec.WALDir != "" && !client {
 		q.Dirs = append(q.Dirs, spec.WALDir)
 	}
+	if r := v.Admin.Restoring; r != nil && !r.Done && !client {
+		for _, d := range dataDirs(spec) {
+			q.Dirs = append(q.Dirs, r.work(d))
+		}
+	}
+	if m, ok := memberAt(last.Members, v.PeerURL(spec.Name)); ok && m.Learner && !client {
+		q.Globs = append(q.Globs, snapFiles(spec))
+	}
+	if scope.Logs && !client {
+		q.Globs, q.Dirs = append(q.Globs, walFiles(spec)), append(q.Dirs, replayDir(spec))
+	}
 	shakes, programs := askClients(&q, v, spec, scope, known, last)
+	if scope.Trust {
+		askTrust(&q, spec.Name, known)
+	}
+	if !client {
+		s.askPrograms(&q, v, scope, known)
+	}
 	if scope.Reach && !client {
 		for _, other := range v.Wanted.Hosts {
 			if other.Name != spec.Name {
 				q.Dial = append(q.Dial, dialable(v.Wanted.PeerURL(other)))
 			}
 		}
-		if scope.Subject != "" && scope.Subject != spec.Name {
-			q.Dial = append(q.Dial, dialable(v.PeerURL(scope.Subject)))
+		for _, h := range scope.Subjects {
+			if u := dialable(v.PeerURL(h)); h != spec.Name && !slices.Contains(q.Dial, u) {
+				q.Dial = append(q.Dial, u)
+			}
 		}
 	}
-	patience := s.Deadlines[Looking]
 	if c, ok := h.(host.Connector); ok {
 		first, stop := context.WithTimeout(ctx, s.Deadlines[Connecting])
 		c.Connect(first)
 		stop()
-		patience = s.Deadlines[Inspecting]
 	}
+	patience := s.Deadlines[Inspecting]
 	if len(q.Dial) > 0 || len(q.TLS) > 0 {
 		patience *= 2 // the host itself waits for peers that do not answer
 	}
+	whole := ctx
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	asked := s.Now()
@@ -518,6 +638,9 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 	if q.Etcd == "" {
 		facts.Ports, facts.Users, facts.Etcd = known.Facts.Ports, known.Facts.Users, known.Facts.Etcd
 	}
+	if len(q.Callers) == 0 {
+		facts.Callers = known.Facts.Callers
+	}
 	if !q.Addrs {
 		facts.Addrs = known.Facts.Addrs
 	}
@@ -525,15 +648,16 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 		hv.Listen = s.listenOn(ctx, spec.Name, facts.Addrs)
 	}
 	if !scope.Reach {
-		dials := maps.Clone(known.Facts.Dials)
-		if dials == nil {
-			dials = map[string]string{}
-		}
-		maps.Copy(dials, facts.Dials)
-		facts.Dials = dials
+		facts.Dials = kept(known.Facts.Dials, facts.Dials)
 	}
 	if !programs {
-		facts.Programs = known.Facts.Programs
+		facts.Programs = kept(known.Facts.Programs, facts.Programs)
+	}
+	if q.Package == "" {
+		facts.Offers = known.Facts.Offers
+	}
+	if hv.Log, hv.LogProblem = known.Log, known.LogProblem; scope.Logs && !client {
+		hv.Log, hv.LogProblem = s.raftLog(whole, h, spec, facts)
 	}
 	hv.Facts, hv.Shakes = facts, shaken(known.Shakes, shakes, facts.Handshakes)
 	if !facts.Clock.IsZero() {
@@ -563,7 +687,7 @@ func (s *Site) endpoints(v View, hosts []inventory.Host, last View) []target {
 	var all []target
 	clients := v.Wanted.Clients()
 	for _, h := range hosts {
-		if !slices.Contains(clients, h.Name) || h.Name == v.Newcomer.Name {
+		if !slices.Contains(clients, h.Name) || v.comes(h.Name) {
 			all = append(all, target{v.Wanted.ClientURL(h), h.Name})
 		}
 	}
@@ -594,33 +718,85 @@ func (s *Site) askAll(ctx context.Context, targets []target, scope Scope) []Look
 // the member, and then it is computed while writes wait: 80 to 90 ms for 300 MB.
 const hashable = 128 << 20
 
-// askMore asks what is too dear to ask of every member at every look, one
-// member at a time.
+// askMore asks voters what is too dear to ask of every member at every look.
+// What has a member read its whole database is asked of one at a time: all of
+// them at once would stop the writes of a large cluster.
 func (s *Site) askMore(ctx context.Context, v *View, scope Scope) {
-	who, user := scope.Who, scope.AllHosts && s.User != ""
+	user := scope.AllHosts && s.User != ""
+	if !scope.Hash && !scope.Who && !user && !scope.Disks && !scope.Stored && !scope.Compacted && !scope.Serving && !scope.Auth {
+		return
+	}
+	var voters []*Look
 	for i := range v.Looks {
-		l := &v.Looks[i]
-		if !l.Answers() || l.Learner || !scope.Hash && !who && !user && !scope.Disks {
-			continue
+		if l := &v.Looks[i]; l.Answers() && !l.Learner {
+			voters = append(voters, l)
 		}
-		c, err := s.conn(ctx, l.Endpoint)
-		if err != nil {
-			continue
+	}
+	reading := make(baton, 1)
+	var wg sync.WaitGroup
+	for _, l := range voters {
+		wg.Go(func() { s.askMoreOf(ctx, l, scope, user, reading) })
+	}
+	wg.Wait()
+	if scope.Auth { // of the first that tells
+		for _, l := range voters {
+			if c, err := s.conn(ctx, l.Endpoint); err == nil {
+				asking, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+				l.Auth = s.authOf(asking, c)
+				if stop(); l.Auth != nil {
+					break
+				}
+			}
 		}
-		ctx, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
-		if user {
-			l.Denied = cmp.Or(l.Denied, denied(ctx, c))
+	}
+	if scope.Who {
+		for _, l := range voters {
+			if c, err := s.conn(ctx, l.Endpoint); err == nil {
+				asking, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+				l.Dependents = s.Dependents(asking, c)
+				stop()
+				break
+			}
+		}
+	}
+}
+
+// askMoreOf asks one voter. Whoever has the baton lets it read its database.
+func (s *Site) askMoreOf(ctx context.Context, l *Look, scope Scope, user bool, reading baton) {
+	c, err := s.conn(ctx, l.Endpoint)
+	if err != nil {
+		return
+	}
+	if scope.Stored || scope.Hash {
+		reading.take()
+		if scope.Stored {
+			l.Stored = s.stored(ctx, c)
 		}
 		if scope.Hash && l.DBSize <= hashable {
-			s.hash(ctx, c, l)
+			hashing, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+			s.hash(hashing, c, l)
+			stop()
 		}
-		if scope.Disks {
-			l.Fsync, _ = c.Fsync(ctx) // told only where it is known
+		reading.give()
+	}
+	ctx, stop := context.WithTimeout(ctx, s.Deadlines[Looking])
+	defer stop()
+	if user {
+		l.Denied = cmp.Or(l.Denied, denied(ctx, c))
+	}
+	if scope.Disks {
+		l.Fsync, _ = c.Fsync(ctx) // told only where it is known
+	}
+	if scope.Compacted && !l.Hashed {
+		l.Compacted, _ = c.Compacted(ctx) // else it is none
+	}
+	if scope.Serving {
+		if cert, err := c.Served(ctx); err == nil {
+			l.Served, _ = pki.Fingerprint(cert)
 		}
-		if who {
-			l.Dependents, who = s.Dependents(ctx, c), false
-		}
-		stop()
+	}
+	if scope.Who {
+		l.Watches = watchesOn(ctx, c)
 	}
 }
 
@@ -669,7 +845,10 @@ func (s *Site) ask(ctx context.Context, t target, scope Scope) Look {
 	l.Leader, l.Term, l.Index, l.Applied = st.Leader, st.RaftTerm, st.RaftIndex, st.RaftAppliedIndex
 	l.Version, l.DBSize, l.DBUsed, l.Quota = st.Version, st.DbSize, st.DbSizeInUse, st.DbSizeQuota
 	l.Learner, l.Revision = st.IsLearner, st.Header.Revision
-	l.Downgrading = st.DowngradeInfo != nil && st.DowngradeInfo.Enabled
+	if d := st.DowngradeInfo; d != nil && d.Enabled {
+		l.Downgrading, l.DowngradeTo = true, d.TargetVersion
+	}
+	l.Storage = st.StorageVersion
 	for _, e := range st.Errors {
 		if strings.Contains(e, "alarm:") {
 			l.Alarms = append(l.Alarms, e)
@@ -689,6 +868,9 @@ func (s *Site) ask(ctx context.Context, t target, scope Scope) Look {
 			}
 			slices.SortFunc(l.Members, byID)
 		}
+	}
+	if s.target != "" && !l.Learner {
+		l.Cluster, _ = c.ClusterVersion(ctx) // where it is not told, the form of the backend tells
 	}
 	l.Took = s.Now().Sub(began)
 	return l
@@ -899,16 +1081,17 @@ func (s *Site) newestSnapshot() *Saved {
 	return &saved
 }
 
-// past reads from the journals which hosts were removed from here, and which
-// adds were begun. Runs on another cluster, of another group or of an earlier
-// time, do not count.
-func (s *Site) past() (removed, added map[string]time.Time) {
+// past reads from the journals which hosts were removed from here, which adds
+// were begun, and which procedures. Runs on another cluster, of another group or
+// of an earlier time, do not count.
+func (s *Site) past() (removed, added map[string]time.Time, begun []string) {
 	removed, added = map[string]time.Time{}, map[string]time.Time{}
 	own := s.rememberedID()
-	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*Member*", "journal.jsonl"))
+	names, err := filepath.Glob(filepath.Join(s.RunsDir(), "*", "journal.jsonl"))
 	if err != nil {
-		return removed, added
+		return removed, added, nil
 	}
+	slices.Sort(names)
 	for _, name := range names {
 		f, err := os.Open(name)
 		if err != nil {
@@ -923,12 +1106,27 @@ func (s *Site) past() (removed, added map[string]time.Time) {
 			if name, ok := strings.CutPrefix(r.Procedure, "removeMember "); ok && (r.State == Finished || r.State == Recorded) {
 				removed[name] = r.Time
 			}
-			if name, ok := strings.CutPrefix(r.Procedure, "addMember "); ok && r.State == Recorded {
+			if r.State != Recorded {
+				continue
+			}
+			if !slices.Contains(begun, r.Procedure) {
+				begun = append(begun, r.Procedure)
+			}
+			if name, ok := strings.CutPrefix(r.Procedure, "addMember "); ok {
 				added[name] = r.Time
+			}
+			// Of those who move several members it is the single act that tells.
+			var name string
+			if n, _ := fmt.Sscanf(r.Act, "add %s as learner", &name); n == 1 {
+				added[name] = r.Time
+			}
+			var id uint64
+			if n, _ := fmt.Sscanf(r.Act, "remove member %x on %s", &id, &name); n == 2 {
+				removed[name] = r.Time
 			}
 		}
 	}
-	return removed, added
+	return removed, added, begun
 }
 
 // clusterOfRun reads from a journal which cluster the run was about; zero when it

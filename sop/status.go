@@ -158,6 +158,7 @@ func (v View) findings() []string {
 		}
 	}
 	all = append(all, v.vipFindings()...)
+	all = append(all, v.Admin.rotationFindings()...)
 	for _, d := range v.Admin.Debts {
 		all = append(all, "debt: the references on "+d+" were passed over")
 	}

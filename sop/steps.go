@@ -49,13 +49,14 @@ func changeNeeds(subject string, more ...Safeguard) []Safeguard {
 }
 
 // snapshotBefore saves the key space before the first change of a procedure;
-// once that is made, there is nothing to save any more.
-func snapshotBefore(made Condition, v View) Step {
+// once that is made, there is nothing to save any more. It is not taken from the
+// hosts in not.
+func snapshotBefore(made Condition, v View, not ...string) Step {
 	from := ""
-	if m, err := v.snapshotFrom(""); err == nil {
+	if m, err := v.snapshotFrom("", not...); err == nil {
 		from = v.HostOf(m)
 	}
-	return Step{Title: "save a snapshot", Act: SaveSnapshot{From: from}, Until: either(made, snapshotFresh), Patience: Saving}
+	return Step{Title: "save a snapshot", Act: SaveSnapshot{From: from, Not: not}, Until: either(made, snapshotFresh), Patience: Saving}
 }
 
 // aliveNow: the learner answers now and is close behind. Neither etcd nor a
@@ -88,13 +89,34 @@ func reachesBack(name string) Safeguard {
 		}}
 }
 
-// prepare makes directories, certificates and unit on a host.
+// abreast lets steps on different hosts be taken side by side.
+func abreast(steps []Step) []Step {
+	for i := range steps {
+		steps[i].Abreast = true
+	}
+	return steps
+}
+
+// together lets steps that follow each other on one host be sent there in one go.
+func together(steps ...Step) []Step {
+	for i := range steps {
+		steps[i].Together = true
+	}
+	return steps
+}
+
+// certify makes a host's certificate, where it is for us to make.
+func certify(v View, h string) []Step {
+	if !v.layout().TLS || v.Admin.External {
+		return nil
+	}
+	return []Step{{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}}}
+}
+
+// prepare makes directories and unit on a host, and puts the certificate there.
 func prepare(v View, h string) []Step {
 	spec, l := v.Spec(h), v.layout()
 	var steps []Step
-	if l.TLS && !v.Admin.External {
-		steps = append(steps, Step{Title: "issue the certificate", Host: h, Act: IssueCert{h}, Until: issued(h), Needs: []Safeguard{sameCA()}})
-	}
 	if l.OwnDir() != "" {
 		steps = append(steps, guarded(makeDir(h, l.Place(config.ConfDirectory())), etcdUser(h)))
 	}
@@ -112,16 +134,18 @@ func prepare(v View, h string) []Step {
 			steps = append(steps, Step{Title: "write " + string(f), Host: h, Act: a, Until: inPlace(a)})
 		}
 	}
+	// A package's unit shows once the mask is gone, and is not to be written over.
+	own := l.Form != config.Env
 	unit := Install{Host: h, File: UnitFile, At: v.at(UnitFile)}
-	write := Step{Title: "write the unit", Host: h, Act: unit, Until: inPlace(unit)}
-	if l.Form == config.Env {
+	write := Step{Title: "write the unit", Host: h, Act: unit, Until: inPlace(unit), Together: true}
+	if !own {
 		write = foreignUnit(v, h)
 	}
 	env := Install{Host: h, File: EnvFile}
-	return append(steps,
-		Step{Title: "unmask the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Unmask, Unit: l.Unit}}, Until: notMasked(h)},
+	return append(together(steps...),
+		Step{Title: "unmask the unit", Host: h, Act: On{h, host.Systemctl{Verb: host.Unmask, Unit: l.Unit}}, Until: notMasked(h), Together: own},
 		write,
-		Step{Title: "write etcdctl's environment", Host: h, Act: env, Until: either(fileThere(h, config.EnvPath), inPlace(env))},
+		Step{Title: "write etcdctl's environment", Host: h, Act: env, Until: either(fileThere(h, config.EnvPath), inPlace(env)), Together: true},
 	)
 }
 

@@ -227,7 +227,7 @@ func TestTee(t *testing.T) {
 
 func TestVerifySnapshot(t *testing.T) {
 	dir := t.TempDir()
-	sound, err := backendBytes(filepath.Join(dir, "db"), 5)
+	sound, err := backendBytes(filepath.Join(dir, "db"), 5, nil, 7)
 	require.NoError(t, err)
 	put := func(b []byte) string {
 		path := filepath.Join(dir, "snapshot")

@@ -1,6 +1,7 @@
 package sop
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/etcdrill/etcdrill/sop/host"
 	"github.com/etcdrill/etcdrill/sop/inventory"
+	"github.com/etcdrill/etcdrill/sop/pki"
 )
 
 // A View is what one look at a cluster found. It is never updated: to know
@@ -17,8 +19,9 @@ type View struct {
 	Taken time.Time
 	// Wanted is the inventory's group: what ought to be.
 	Wanted inventory.Group
-	// Newcomer is what the inventory would say of the subject if it were added.
-	Newcomer inventory.Host
+	// Newcomers are what the inventory would say of the subjects if they were
+	// added, in the order in which they were named.
+	Newcomers []inventory.Host
 	// Inventory is the file itself.
 	Inventory InventoryFile
 	// Members is the membership list. Linear says that a quorum confirmed it
@@ -34,9 +37,19 @@ type View struct {
 	Admin AdminView
 	// Lags are how many entries each learner was behind in the last few looks.
 	Lags map[uint64][]uint64
+	// Callers are who was connected to the member on each host in the last few looks
+	// at that, oldest first, while the members were these.
+	Callers map[string][]Calls
 	// Before is the look before this one, a second or more earlier; nil at
 	// first. Two looks tell movement from standstill.
 	Before *View
+}
+
+// Calls are who was connected to a member, as one look found it: how many
+// connections there were by address, without our own and those of its host.
+type Calls struct {
+	At   time.Time
+	From map[string]int
 }
 
 // An InventoryFile is the inventory as a file.
@@ -77,6 +90,10 @@ type Look struct {
 	Quota               int64 // bytes; zero when the member does not say (3.5)
 	Learner             bool
 	Downgrading         bool     // a downgrade is under way
+	DowngradeTo         string   // to this version
+	Storage             string   // version of the form that the backend is in; empty when the member does not say (3.5)
+	Cluster             string   // cluster version, as far as it was asked
+	Stored              *Stored  // the member list in the backend; nil when not asked
 	Alarms              []string // as Status gives them: "memberID:1 alarm:NOSPACE"
 	Members             []Member // its own list, read without quorum; nil from a learner
 	Revision            int64
@@ -91,6 +108,15 @@ type Look struct {
 	Took       time.Duration
 	Fsync      time.Duration // what the slowest hundredth of its syncs of the log took at least; zero when not asked
 	Dependents *Dependents   // who depends on the cluster; nil when not asked
+	Auth       *AuthState    // what it knows of users; nil when not asked, or not told
+	Served     string        // fingerprint of the certificate that it shows; empty when not asked
+	Watches    *Watches      // open on this member; nil when not asked, or not told
+}
+
+// Watches counts the open watches of a member.
+type Watches struct {
+	Open   int
+	Behind int // that have not been told all yet
 }
 
 // Dependents are those who would miss a cluster.
@@ -115,12 +141,26 @@ func (d Dependents) Lines() []string {
 // Answers reports whether the member was there.
 func (l Look) Answers() bool { return l.Problem == "" }
 
+// askedOnce takes over what was asked of the same member a moment ago and is
+// too dear to be asked again.
+func (l *Look) askedOnce(o Look) {
+	l.Denied = cmp.Or(l.Denied, o.Denied)
+	l.Dependents, l.Watches, l.Fsync = o.Dependents, o.Watches, o.Fsync
+	if o.Hashed || l.Compacted == 0 {
+		l.Compacted, l.Hash, l.HashSince, l.Hashed = o.Compacted, o.Hash, o.HashSince, o.Hashed
+	}
+	l.Auth, l.Served = cmp.Or(l.Auth, o.Auth), cmp.Or(l.Served, o.Served)
+}
+
 // A HostView is what was found on one machine.
 type HostView struct {
 	Name    string
 	Problem string // why it could not be looked at; empty when it could
 	Facts   host.Facts
 	Taken   time.Time
+	// Glimpsed is when a part of the facts was looked at anew, right after an act
+	// of ours that was about nothing else; zero when none was since Taken.
+	Glimpsed time.Time
 	// Skew is how far the host's clock is ahead of ours.
 	Skew time.Duration
 	// Shakes are TLS handshakes that were tried from there: "" when the member
@@ -130,6 +170,18 @@ type HostView struct {
 	// Listen is the address that etcd is to listen on where the inventory has the
 	// host by name; empty for all of them.
 	Listen string
+	// Log is how far the host's member came by its write-ahead log; nil where there is
+	// none, or where it was not asked for. LogProblem says why it could not be read.
+	Log        *RaftLog
+	LogProblem string
+}
+
+// lastSeen is when anything of the host was looked at last.
+func (h HostView) lastSeen() time.Time {
+	if h.Glimpsed.After(h.Taken) {
+		return h.Glimpsed
+	}
+	return h.Taken
 }
 
 // Reachable reports whether the host could be looked at.
@@ -143,11 +195,22 @@ type AdminView struct {
 	// CAProblem says what is wrong with it.
 	CA, CAProblem string
 	CACert        []byte
+	// Signer is the certificate of the CA that signs, alone; CACert may have others
+	// that are trusted.
+	Signer []byte
+	// Rotation is how far another CA has come in taking its place; RotationProblem
+	// why that cannot be told.
+	Rotation        pki.Rotation
+	RotationProblem string
+	// Own are the files that we were told to connect to members with.
+	Own OwnFiles
 	// External is set where only the CA's certificate is in files/pki: somebody
 	// else signs.
 	External bool
 	// Issued are the certificates in files/pki/etcd, PEM, by member name.
 	Issued map[string][]byte
+	// IssuedAt is when those were put there.
+	IssuedAt map[string]time.Time
 	// Unusable says of those that are there and not among Issued what is wrong.
 	Unusable map[string]string
 	// KeySums are the sha256 of their keys, hex.
@@ -158,14 +221,23 @@ type AdminView struct {
 	Removed map[string]time.Time
 	// Added are the hosts that this admin host has begun to add before.
 	Added map[string]time.Time
+	// Begun are the procedures that this admin host has begun before, as they
+	// were typed.
+	Begun []string
+	// Connections are the ends on this machine of our own connections to members,
+	// as "address:port".
+	Connections []string
 	// Debts are references that could not be refreshed and were waived.
 	Debts []string
 	// Clients is what this admin host did to Patroni and vip-manager.
 	Clients ClientRecord
 	// User is set when there are credentials for a cluster with auth on.
 	User string
-	// Binary is the etcd to put on hosts; nil when the inventory names none.
-	Binary *Program
+	// Binary is the etcd to put on hosts; nil when the inventory names none. Utility
+	// is the etcdutl beside it; nil when there is none.
+	Binary, Utility *Program
+	// Restoring is the restore that was begun here last; nil when none ever was.
+	Restoring *Restoring
 }
 
 // A Program is an executable of the admin host.
@@ -173,6 +245,7 @@ type Program struct {
 	Path    string // absolute
 	SHA256  string // hex
 	Problem string // why it cannot be read
+	Version string // as it tells it here; empty when it could not be asked
 
 	size     int64
 	modified time.Time
@@ -187,9 +260,17 @@ type Saved struct {
 	Revision  int64     `json:"revision"`
 	Keys      int       `json:"keys"`
 	Bytes     int64     `json:"bytes"`
-	SHA256    string    `json:"sha256"`
-	Members   []uint64  `json:"members"` // sorted IDs
+	SHA256    string    `json:"sha256"`                // of the backend, as the trailer has it
+	FileSHA   string    `json:"file_sha256,omitempty"` // of the whole file, as sha256sum prints it
+	Members   []uint64  `json:"members"`               // sorted IDs
+	PeerURLs  []string  `json:"peer_urls,omitempty"`
 	Version   string    `json:"etcd_version"`
+	Storage   string    `json:"storage_version,omitempty"` // of the backend; empty before 3.6
+	Auth      bool      `json:"auth,omitempty"`            // authentication is on in it
+	Index     uint64    `json:"raft_index,omitempty"`      // of the last entry that is applied in it
+	// Survivor is set where it is of what the most advanced member had after the
+	// quorum was lost.
+	Survivor bool `json:"survivor,omitempty"`
 }
 
 // Host gives the view of one host.
@@ -208,8 +289,10 @@ func (v View) Spec(name string) inventory.Host {
 	if h, ok := v.Wanted.Host(name); ok {
 		return h
 	}
-	if v.Newcomer.Name == name {
-		return v.Newcomer
+	for _, h := range v.Newcomers {
+		if h.Name == name {
+			return h
+		}
 	}
 	spec := inventory.Host{Name: name, Addr: name, Become: true, Connection: "ssh"}
 	for _, h := range v.Wanted.Others {
@@ -219,6 +302,16 @@ func (v View) Spec(name string) inventory.Host {
 	}
 	spec.ClientPort, spec.PeerPort, spec.DataDir, spec.WALDir = v.Wanted.ClientPort, v.Wanted.PeerPort, v.Wanted.DataDir, v.Wanted.WALDir
 	return spec
+}
+
+// comes reports whether a host is a subject of the look.
+func (v View) comes(name string) bool {
+	return slices.ContainsFunc(v.Newcomers, func(h inventory.Host) bool { return h.Name == name })
+}
+
+// knowsSubjects reports whether these are the subjects that a View was about.
+func (v View) knowsSubjects(names []string) bool {
+	return slices.EqualFunc(v.Newcomers, names, func(h inventory.Host, name string) bool { return h.Name == name })
 }
 
 // PeerURL is where peers would dial the member on a host.
@@ -487,4 +580,12 @@ func hostPart(url string) string {
 		return rest[:i]
 	}
 	return rest
+}
+
+// byHost has the members by host: their IDs, and so the order of the list, are
+// others in each new cluster.
+func (v View) byHost() []Member {
+	all := slices.Clone(v.Members)
+	slices.SortFunc(all, func(a, b Member) int { return compareHosts(v.HostOf(a), v.HostOf(b)) })
+	return all
 }

@@ -23,7 +23,6 @@ var ErrNoIdentity = errors.New("no member and cluster ID at the beginning of the
 // a little-endian length (its lower 56 bits; the rest tells the padding) and a
 // walpb.Record; the metadata is an etcdserverpb.Metadata.
 func Identify(head []byte) (Identity, error) {
-	const metadata = 1
 	for len(head) >= 8 {
 		field := binary.LittleEndian.Uint64(head)
 		size := field & (1<<56 - 1)
@@ -35,40 +34,52 @@ func Identify(head []byte) (Identity, error) {
 		if size == 0 || size+pad > uint64(len(head)) {
 			break
 		}
-		kind, data, ok := record(head[:size])
+		r, ok := recordOf(head[:size])
 		if !ok {
 			break
 		}
-		if kind == metadata {
-			return identity(data)
+		if r.kind == metadataRecord {
+			return identity(r.data)
 		}
 		head = head[size+pad:]
 	}
 	return Identity{}, ErrNoIdentity
 }
 
-// record reads type (1) and data (3) of a walpb.Record.
-func record(b []byte) (kind uint64, data []byte, ok bool) {
+// A record is a walpb.Record.
+type record struct {
+	kind uint64
+	crc  uint32
+	data []byte
+}
+
+// recordOf reads type (1), crc (2) and data (3).
+func recordOf(b []byte) (r record, ok bool) {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
-			return 0, nil, false
+			return record{}, false
 		}
 		b = b[n:]
+		var v uint64
 		switch {
 		case num == 1 && typ == protowire.VarintType:
-			kind, n = protowire.ConsumeVarint(b)
+			v, n = protowire.ConsumeVarint(b)
+			r.kind = v
+		case num == 2 && typ == protowire.VarintType:
+			v, n = protowire.ConsumeVarint(b)
+			r.crc = uint32(v)
 		case num == 3 && typ == protowire.BytesType:
-			data, n = protowire.ConsumeBytes(b)
+			r.data, n = protowire.ConsumeBytes(b)
 		default:
 			n = protowire.ConsumeFieldValue(num, typ, b)
 		}
 		if n < 0 {
-			return 0, nil, false
+			return record{}, false
 		}
 		b = b[n:]
 	}
-	return kind, data, true
+	return r, true
 }
 
 // identity reads NodeID (1) and ClusterID (2) of an etcdserverpb.Metadata.

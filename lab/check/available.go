@@ -24,7 +24,8 @@ type Fault struct {
 	Hosts    []string  `json:"hosts"` // that it was done to
 	Injected time.Time `json:"injected"`
 	Healed   time.Time `json:"healed"` // zero while it lasts
-	// Kills says that the hosts' members could not vote meanwhile.
+	// Kills says that the hosts' members could not vote meanwhile, or that their
+	// votes are worth nothing since their data is wrong.
 	Kills bool `json:"kills,omitempty"`
 	// RecoverWithin is how soon after its end there is to be a write again; zero
 	// is no limit.

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/etcdrill/etcdrill/lab/workload"
 )
@@ -212,28 +214,78 @@ type compactedError struct{ revision int64 }
 
 func (e compactedError) Error() string { return fmt.Sprintf("compacted up to revision %d", e.revision) }
 
-// log watches from the log's first revision on until all up to its last has
-// been told.
+// log has the member tell all from the log's first revision up to its last. To a
+// watch that begins in the past etcd tells a thousand revisions at a time, ten
+// times a second (mvcc: watchBatchMaxRevs, watchResyncPeriod), and to several at
+// once as many each, from one reading of its store. So a long history is asked for
+// in parts, which come in the same moment.
 func (m *asked) log(ctx context.Context, prefix string, l *Log) error {
 	if l.To < l.From {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	parts := partsOf(l.From, l.To)
+	var wait sync.WaitGroup
+	for i := range parts {
+		wait.Go(func() {
+			if err := m.part(ctx, prefix, i, &parts[i]); err != nil {
+				cancel(err) // the first says why
+			}
+		})
+	}
+	wait.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	for _, p := range parts {
+		l.Events = append(l.Events, p.events...)
+	}
+	return nil
+}
+
+// part is a span of revisions, and what happened in it.
+type part struct {
+	from, to int64
+	events   []workload.Event
+}
+
+const (
+	// partOf is how many revisions a part has: what etcd tells in two rounds, of
+	// which the second is seldom later than a connection's first answer.
+	partOf = 2000
+	// partsAtOnce bounds them: etcd tells no more than 512 watches in one round.
+	partsAtOnce = 64
+)
+
+// partsOf divides a span.
+func partsOf(from, to int64) []part {
+	n := min((to-from)/partOf+1, partsAtOnce)
+	each := (to-from)/n + 1
+	var parts []part
+	for ; from <= to; from += each {
+		parts = append(parts, part{from: from, to: min(from+each-1, to)})
+	}
+	return parts
+}
+
+// part watches from a part's first revision on until all up to its last has been
+// told. Only silence means that nothing more will come.
+func (m *asked) part(ctx context.Context, prefix string, number int, p *part) error {
+	// A stream of its own for each: see the load's watcher.
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "etcdrill-part", strconv.Itoa(number)))
 	defer cancel()
-	// etcd tells what is past a thousand revisions at a time, ten times a second
-	// (mvcc: watchBatchMaxRevs, watchResyncPeriod): a long history takes its time,
-	// and only silence means that nothing more will come.
 	silence := time.NewTimer(m.timeout)
 	defer silence.Stop()
-	responses := m.etcd.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(l.From), clientv3.WithCreatedNotify())
+	responses := m.etcd.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(p.from), clientv3.WithCreatedNotify())
 	asking := time.NewTicker(settleEvery)
 	defer asking.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("watch from revision %d: %w", l.From, ctx.Err())
+			return fmt.Errorf("watch from revision %d: %w", p.from, ctx.Err())
 		case <-silence.C:
-			return fmt.Errorf("watch from revision %d: told nothing for %v after %d events", l.From, m.timeout, len(l.Events))
+			return fmt.Errorf("watch from revision %d: told nothing for %v after %d events", p.from, m.timeout, len(p.events))
 		case <-asking.C:
 			asked, stop := context.WithTimeout(ctx, m.timeout)
 			err := m.etcd.RequestProgress(asked)
@@ -248,19 +300,19 @@ func (m *asked) log(ctx context.Context, prefix string, l *Log) error {
 				return compactedError{r.CompactRevision}
 			}
 			if err := r.Err(); err != nil {
-				return fmt.Errorf("watch from revision %d: %w", l.From, err)
+				return fmt.Errorf("watch from revision %d: %w", p.from, err)
 			}
 			if len(r.Events) > 0 {
 				silence.Reset(m.timeout)
 			}
 			for _, x := range r.Events {
-				if x.Kv.ModRevision > l.To { // what came later is nobody's
+				if x.Kv.ModRevision > p.to { // another part's, or nobody's
 					return nil
 				}
-				l.Events = append(l.Events, workload.Event{Key: string(x.Kv.Key), Deleted: x.Type == clientv3.EventTypeDelete,
+				p.events = append(p.events, workload.Event{Key: string(x.Kv.Key), Deleted: x.Type == clientv3.EventTypeDelete,
 					Value: string(x.Kv.Value), ModRevision: x.Kv.ModRevision, Lease: x.Kv.Lease})
 			}
-			if r.IsProgressNotify() && r.Header.Revision >= l.To {
+			if r.IsProgressNotify() && r.Header.Revision >= p.to {
 				return nil
 			}
 		}

@@ -3,11 +3,14 @@ package check_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -185,4 +188,42 @@ func TestCollectIsChecked(t *testing.T) {
 	cancel()
 	_, err := check.Collect(ended, check.Query{Endpoints: []string{"http://127.0.0.1:1"}, Dial: dial, History: h})
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// A long history is told in parts: all of it, once and in order, and what a
+// compaction left of it.
+func TestLogIsWholeAcrossItsParts(t *testing.T) {
+	c := startCluster(t, 1)
+	client := dial(t, c.Endpoint(0))
+	first, err := client.Get(t.Context(), prefix)
+	require.NoError(t, err)
+	h := &workload.History{}
+	h.Prefix, h.StartRevision = prefix, first.Header.Revision
+
+	const writers, each, partOf = 50, 90, 2000 // some parts, and not one
+	var writing sync.WaitGroup
+	for w := range writers {
+		writing.Go(func() {
+			for i := range each {
+				_, err := client.Put(t.Context(), fmt.Sprintf("%sw%d/k%d", prefix, w, i%3), fmt.Sprint(i))
+				assert.NoError(t, err)
+			}
+		})
+	}
+	writing.Wait()
+	for _, compacted := range []int64{0, 7, partOf, partOf + 1} {
+		if compacted > 0 {
+			_, err := client.Compact(t.Context(), h.StartRevision+compacted)
+			require.NoError(t, err)
+		}
+		e, err := check.Collect(t.Context(), check.Query{Endpoints: c.Endpoints(), Dial: workload.Dialer{}.Dial, History: h, Log: true, Timeout: patience})
+		require.NoError(t, err)
+		require.NotNil(t, e.Log, e.LogErr)
+		require.Equal(t, h.StartRevision+compacted+1, e.Log.From)
+		require.Equal(t, h.StartRevision+writers*each, e.Log.To)
+		require.EqualValues(t, writers*each-compacted, len(e.Log.Events))
+		for i, x := range e.Log.Events {
+			require.Equal(t, e.Log.From+int64(i), x.ModRevision)
+		}
+	}
 }

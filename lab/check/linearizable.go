@@ -169,7 +169,7 @@ func (t *timeline) holds(k int32, mod, at int64, by time.Duration) (change, sayi
 		return c, right // it may have run out; whether it can is for Leases to say
 	}
 	for _, d := range t.hazyDeletes[k] {
-		if _, used := t.inferred[d]; !used && t.ops[d].Call < by {
+		if _, used := t.inferred[d]; (!used || t.begunLate()) && t.ops[d].Call < by {
 			return c, doubtful
 		}
 	}

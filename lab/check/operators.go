@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"slices"
 	"time"
@@ -75,7 +76,11 @@ const (
 	RemovesMember Effect = "remove member"
 	StopsMember   Effect = "stop member"
 	StartsMember  Effect = "start member"
-	TakesData     Effect = "take data" // sets aside or deletes what is in a data directory
+	TakesData     Effect = "take data"    // sets aside or deletes what is in a data directory
+	TurnsVersion  Effect = "turn version" // lets the cluster version go down, or takes that back
+	NamesMembers  Effect = "name members" // writes who is a member into a file
+	DropsUser     Effect = "drop user"    // forgets a user, with his password and roles
+	MakesUser     Effect = "make user"    // makes a user, or gives him a role
 	Other         Effect = "other"
 )
 
@@ -188,6 +193,18 @@ func (r roster) after(s step) roster {
 	return r
 }
 
+// promoted is the roster if the learners of whom nobody can tell are voters. A
+// run that begins after one was killed plans from what it sees, and has nothing
+// to say of a promotion that was made.
+func (r roster) promoted() roster {
+	for _, h := range r.unsure {
+		if slices.Contains(r.learners, h) {
+			r.learners, r.voters = without(r.learners, h), with(r.voters, h)
+		}
+	}
+	return r
+}
+
 // walk goes through all acts of all operators, in turn, with the roster before
 // and after each, and gives the last one. What makes or ends a whole cluster
 // is taken by its result.
@@ -247,31 +264,12 @@ func VotesKept() Checker {
 			if o.ends() || e.Others || len(before.voters) == 0 || before.unknown || !s.taken {
 				return
 			}
-			n := len(after.voters)
-			dead := e.dead(after.voters, s.to)
-			switch s.Effect {
-			case Promotes, RemovesMember:
-				// The way from one voter leads over two, and whoever was down already
-				// takes nothing away when he leaves.
-				declared := o.waives("spare") || o.waives("voters-answer") || s.Effect == Promotes && n <= 2 ||
-					s.Effect == RemovesMember && (slices.Contains(before.down, s.Host) || slices.Contains(e.dead(before.voters, s.to), s.Host))
-				same := s.Effect == RemovesMember && n == len(before.voters) // it was a learner
-				if n-len(dead)-1 < quorum(n) && !declared && !same {
-					found.add("%s: after %q there are %d voters with %d dead, and one more would cost the quorum; no waiver says so", o.Name, s, n, len(dead))
-				}
-				if n-len(dead) < quorum(n) {
-					found.add("%s: after %q %d of %d voters are dead, and there is no quorum", o.Name, s, len(dead), n)
-				}
-			case StopsMember:
-				down := dead
-				for _, h := range after.down {
-					if slices.Contains(after.voters, h) {
-						down = with(down, h)
-					}
-				}
-				if n > 2 && n-len(down) < quorum(n) {
-					found.add("%s: after %q %d of %d voters are down, and there is no quorum", o.Name, s, len(down), n)
-				}
+			said := e.votes(o, s, before, after)
+			if len(said) > 0 && len(e.votes(o, s, before.promoted(), after.promoted())) == 0 {
+				return // all was well if a promotion without an answer was made
+			}
+			for _, f := range said {
+				found.add("%s: after %q %s", o.Name, s, f)
 			}
 		})
 		if err := found.err(); err != nil {
@@ -279,6 +277,39 @@ func VotesKept() Checker {
 		}
 		return nil
 	}}
+}
+
+// votes tells what a step did to the votes that it ought not to have done.
+func (e Evidence) votes(o *Operator, s step, before, after roster) (said []string) {
+	n := len(after.voters)
+	// Who dies once the change is on its way cannot be known to whoever makes it.
+	dead := e.dead(after.voters, s.from)
+	switch s.Effect {
+	case Promotes, RemovesMember:
+		// The way from one voter leads over two, and back to one where there was no
+		// more than one before; whoever was down already takes nothing away when he
+		// leaves.
+		declared := o.waives("spare") || o.waives("voters-answer") || s.Effect == Promotes && n <= 2 ||
+			s.Effect == RemovesMember && (slices.Contains(before.down, s.Host) || slices.Contains(e.dead(before.voters, s.from), s.Host) || n == 1 && len(o.Before) == 1)
+		same := s.Effect == RemovesMember && n == len(before.voters) // it was a learner
+		if n-len(dead)-1 < quorum(n) && !declared && !same {
+			said = append(said, fmt.Sprintf("there are %d voters with %d dead, and one more would cost the quorum; no waiver says so", n, len(dead)))
+		}
+		if n-len(dead) < quorum(n) {
+			said = append(said, fmt.Sprintf("%d of %d voters are dead, and there is no quorum", len(dead), n))
+		}
+	case StopsMember:
+		down := dead
+		for _, h := range after.down {
+			if slices.Contains(after.voters, h) {
+				down = with(down, h)
+			}
+		}
+		if n > 2 && n-len(down) < quorum(n) {
+			said = append(said, fmt.Sprintf("%d of %d voters are down, and there is no quorum", len(down), n))
+		}
+	}
+	return said
 }
 
 // OneChangeAtATime checks that there was never more than one membership change
@@ -297,7 +328,10 @@ func OneChangeAtATime() Checker {
 				return
 			}
 			changes = append(changes, change{o, s})
-			if pending := without(before.learners, s.Host); len(pending) > 0 && !o.ends() {
+			// One whose promotion has no answer may be a voter; etcd itself lets no
+			// second learner in.
+			pending := slices.DeleteFunc(without(before.learners, s.Host), func(h string) bool { return slices.Contains(before.unsure, h) })
+			if len(pending) > 0 && !o.ends() {
 				found.add("%s: %q while the learner on %s was pending", o.Name, s, pending[0])
 			}
 		})
@@ -347,8 +381,21 @@ func Resumed() Checker {
 					had[s.String()] = true
 				}
 			}
+			changed, dropped := false, false
 			for _, s := range o.steps() {
-				if !had[s.String()] {
+				changed = changed || s.Effect.membership()
+				dropped = dropped || s.Effect == DropsUser
+				if changed && s.Effect == NamesMembers {
+					continue // there are others to name by now
+				}
+				// That the version goes down and up again is done for the raft snapshots
+				// that come of it; who cannot tell whether they are there does it again.
+				if !had[s.String()] || s.Effect == TurnsVersion {
+					continue
+				}
+				// Nobody can tell what password a user has while nobody is asked for it; so
+				// one whom the killed operator may have made is made again.
+				if dropped && s.Effect == MakesUser {
 					continue
 				}
 				twice = append(twice, s.String())

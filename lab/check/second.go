@@ -77,6 +77,7 @@ type window struct {
 func (t *timeline) windows(h *workload.History) (all []window, tooLong string) {
 	byKey := make([][]int32, len(t.names))
 	leased := make([]bool, len(t.names))
+	whole := t.log != nil && !t.begunLate()
 	for i := range t.ops {
 		o := &t.ops[i]
 		k := t.keyOf[i]
@@ -86,8 +87,9 @@ func (t *timeline) windows(h *workload.History) (all []window, tooLong string) {
 		leased[k] = leased[k] || o.Lease != 0
 		_, took := t.inferred[int32(i)]
 		// A write that nobody met has changed nothing that anybody saw. A delete
-		// leaves nothing to be met, and may have been made at any time since.
-		pending := t.log == nil && o.Kind == workload.Delete && o.Outcome == workload.Unknown
+		// leaves nothing to be met, and may have been made at any time since; only a
+		// whole log says that it was not.
+		pending := !whole && o.Kind == workload.Delete && o.Outcome == workload.Unknown
 		if o.Kind != workload.SerializableGet && (took || pending || o.Outcome == workload.OK) {
 			byKey[k] = append(byKey[k], int32(i))
 		}
@@ -120,7 +122,7 @@ func (t *timeline) windows(h *workload.History) (all []window, tooLong string) {
 			if o.Outcome == workload.Unknown {
 				returned = end
 			}
-			if revision, inferred := t.inferred[i]; inferred {
+			if revision, inferred := t.inferred[i]; inferred && !(o.Kind == workload.Delete && t.begunLate()) {
 				// It was done by the time that somebody had seen it.
 				if at, ok := t.provedAt(revision); ok {
 					returned = max(at, o.Call)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/etcdrill/etcdrill/lab/check"
 	"github.com/etcdrill/etcdrill/lab/workload"
 )
@@ -68,8 +70,8 @@ func operated() (*workload.History, check.Evidence) {
 	three, four := []string{"m0", "m1", "m9"}, []string{"m0", "m1", "m9", "m2"}
 	c := &clerk{now: h.Base.Add(10 * time.Millisecond)}
 	add, remove := []string{"addMember", "m2"}, []string{"removeMember", "m9"}
-	c.run(add, three, three, true, act{check.Other, "m2"}, act{check.AddsLearner, "m2"}, act{check.StartsMember, "m2"})
-	c.run(add, three, four, false, act{check.StartsMember, "m2"}, act{check.Promotes, "m2"}, act{check.Other, "m0"})
+	c.run(add, three, three, true, act{check.NamesMembers, "m0"}, act{check.NamesMembers, "m1"}, act{check.Other, "m2"}, act{check.AddsLearner, "m2"}, act{check.StartsMember, "m2"})
+	c.run(add, three, four, false, act{check.StartsMember, "m2"}, act{check.Promotes, "m2"}, act{check.NamesMembers, "m0"}, act{check.NamesMembers, "m1"}, act{check.Other, "m0"})
 	c.run(remove, four, now, false, act{check.Other, "m0"}, act{check.RemovesMember, "m9"}, act{check.StopsMember, "m9"}, act{check.TakesData, "m9"}).
 		Audit = &check.Audit{Changes: []check.FileChange{
 		{Host: "m9", Path: "/data/etcd/member/snap/db", What: check.Gone},
@@ -188,6 +190,18 @@ var spoiltOperators = []spoiltRow{
 		insert(killed, 0, whole(8, act{check.Other, "m0"})...)
 		insert(&e.Operators[addingAgain], 0, whole(9, act{check.Other, "m2"})...)
 	}, map[string]string{"resumed": "did again what had been done"}},
+	{"made-users-again-for-nothing", func(t *testing.T, h *workload.History, e *check.Evidence) {
+		for _, host := range []string{"m0", "m1"} {
+			insert(&e.Operators[adding], 0, whole(8, act{check.MakesUser, host})...)
+			insert(&e.Operators[addingAgain], 0, whole(9, act{check.MakesUser, host})...) // before it has dropped anybody
+		}
+	}, map[string]string{"resumed": "did again what had been done"}},
+	{"named-them-again-for-nothing", func(t *testing.T, h *workload.History, e *check.Evidence) {
+		for _, host := range []string{"m0", "m1"} {
+			insert(&e.Operators[adding], 0, whole(8, act{check.NamesMembers, host})...)
+			insert(&e.Operators[addingAgain], 0, whole(9, act{check.NamesMembers, host})...) // before it has promoted anybody
+		}
+	}, map[string]string{"resumed": "did again what had been done"}},
 	{"never-got-there", func(t *testing.T, h *workload.History, e *check.Evidence) {
 		o := &e.Operators[addingAgain]
 		o.Status = 1
@@ -229,4 +243,35 @@ var spoiltOperators = []spoiltRow{
 	{"never-healed", func(t *testing.T, h *workload.History, e *check.Evidence) {
 		e.Faults[0].Healed = time.Time{}
 	}, map[string]string{"available": "pause m1 was never healed"}},
+}
+
+// A member that dies once a change is on its way is nobody's doing: it was looked
+// at right before.
+func TestDeathOnTheWay(t *testing.T) {
+	h, e := operated()
+	e.History = h
+	e.Operators[adding].Before = []string{"m0", "m1"}
+	e.Operators = e.Operators[:2]
+	o := &e.Operators[addingAgain]
+	i := slices.IndexFunc(o.Records, func(r check.Record) bool { return r.Effect == check.Promotes && r.State == check.Recorded })
+	e.Faults = append(e.Faults, check.Fault{Name: "kill m1", Hosts: []string{"m1"}, Injected: o.Records[i].At.Add(time.Microsecond), Kills: true})
+	require.NoError(t, check.VotesKept().Check(t.Context(), e))
+	e.Faults[len(e.Faults)-1].Injected = o.Records[i].At.Add(-time.Microsecond)
+	require.ErrorIs(t, check.VotesKept().Check(t.Context(), e), check.ErrViolation)
+}
+
+// A cluster of one that moves to another host has two voters meanwhile and is as
+// it was; whoever leaves one of two alone has to have it waived.
+func TestMovesFromOneToOne(t *testing.T) {
+	h, e := operated()
+	c := &clerk{now: h.Base}
+	c.run([]string{"migrate", "m1"}, []string{"m0"}, []string{"m1"}, false,
+		act{check.AddsLearner, "m1"}, act{check.Promotes, "m1"}, act{check.RemovesMember, "m0"})
+	e.History, e.Faults, e.Operators = h, nil, c.all
+	require.NoError(t, check.VotesKept().Check(t.Context(), e))
+
+	c = &clerk{now: h.Base}
+	c.run([]string{"removeMember", "m0"}, []string{"m0", "m1"}, []string{"m1"}, false, act{check.RemovesMember, "m0"})
+	e.Operators = c.all
+	require.ErrorIs(t, check.VotesKept().Check(t.Context(), e), check.ErrViolation)
 }

@@ -343,12 +343,17 @@ func (t *timeline) resolve(h *workload.History, i int32, e workload.Event, k int
 	if lease != 0 {
 		return // it ran out, or was revoked; whether it might is for Leases to say
 	}
-	if t.log.From > t.start+1 && t.everLeased(k) {
+	if t.begunLate() && t.everLeased(k) {
 		return
 	}
 	t.vanished = append(t.vanished, c)
 	t.unexplained(h, fmt.Errorf("the log has the %s: %w", e, errStranger))
 }
+
+// begunLate says that the beginning of the log is compacted away. Which delete
+// of unknown outcome made which event is then a guess: another may have been
+// made before the log begins.
+func (t *timeline) begunLate() bool { return t.log != nil && t.log.From > t.start+1 }
 
 func (t *timeline) everLeased(k int32) bool {
 	for i := range t.ops {

@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/etcdrill/etcdrill/lab/shelf"
 )
 
 // What is in a lab's directory.
@@ -26,11 +26,9 @@ const (
 	sshConfigName = "ssh_config"
 )
 
-// What is in the directory that holds labs, beside labs.
-const (
-	rootLockName = ".lock" // held while a lab's directory is made or judged
-	rootIDName   = ".id"   // what labels name the directory by
-)
+// rootIDName is in the directory that holds labs, beside labs: what labels name
+// it by.
+const rootIDName = ".id"
 
 // lockRoot takes the lock under which labs' directories are made and judged,
 // and gives the identity of the root.
@@ -38,15 +36,9 @@ func lockRoot(root string) (lock *os.File, id string, err error) {
 	if !filepath.IsAbs(root) || strings.ContainsAny(root, " \t\n'\"\\$`%~") {
 		return nil, "", fmt.Errorf("directory of labs %q has to be an absolute path without blanks and quotes, as it stands in options of ssh", root)
 	}
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, "", fmt.Errorf("make directory of labs: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(root, rootLockName), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := shelf.Lock(root)
 	if err != nil {
-		return nil, "", fmt.Errorf("open lock of labs: %w", err)
-	}
-	if err := flock(f, unix.LOCK_EX); err != nil {
-		return nil, "", errors.Join(fmt.Errorf("lock directory of labs: %w", err), f.Close())
+		return nil, "", err
 	}
 	b, err := os.ReadFile(filepath.Join(root, rootIDName))
 	switch {
@@ -64,15 +56,6 @@ func lockRoot(root string) (lock *os.File, id string, err error) {
 		return nil, "", errors.Join(fmt.Errorf("write identity of labs: %w", err), f.Close())
 	}
 	return f, id, nil
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // claim makes the directory of a new lab and holds its owner's lock. An empty
@@ -99,12 +82,8 @@ func claim(root, name string) (dir, id string, owner *os.File, err error) {
 		default:
 			return "", "", nil, fmt.Errorf("%w: %s", ErrExists, name)
 		}
-		owner, err = os.OpenFile(filepath.Join(dir, ownerName), os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
+		if owner, err = shelf.Hold(filepath.Join(dir, ownerName)); err != nil {
 			return "", "", nil, fmt.Errorf("lock lab %s: %w", name, err)
-		}
-		if err := flock(owner, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			return "", "", nil, errors.Join(fmt.Errorf("lock lab %s: %w", name, err), owner.Close())
 		}
 		return dir, id, owner, nil
 	}
@@ -117,12 +96,7 @@ func orphaned(dir string, info Info) bool {
 	if _, err := os.Stat(filepath.Join(dir, completeName)); err == nil && info.Keep {
 		return false
 	}
-	f, err := os.OpenFile(filepath.Join(dir, ownerName), os.O_RDWR, 0)
-	if err != nil {
-		return errors.Is(err, fs.ErrNotExist)
-	}
-	defer f.Close()
-	return flock(f, unix.LOCK_EX|unix.LOCK_NB) == nil
+	return shelf.Abandoned(filepath.Join(dir, ownerName))
 }
 
 // Describe reads what was written down when a lab was made. It asks no engine.
@@ -155,18 +129,9 @@ func writeInfo(i Info) error {
 
 // labDirs lists the directories of labs.
 func labDirs(root string) ([]string, error) {
-	entries, err := os.ReadDir(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	names, err := shelf.Names(root)
+	for i, name := range names {
+		names[i] = filepath.Join(root, name)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("list labs: %w", err)
-	}
-	var dirs []string
-	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-			dirs = append(dirs, filepath.Join(root, e.Name()))
-		}
-	}
-	return dirs, nil
+	return names, err
 }

@@ -48,6 +48,8 @@
 //
 // A Machine can be switched off and on, rebooted, paused, unplugged, limited,
 // filled up, and shut off from single ports or peers. Clocks cannot be hurt:
-// containers share the kernel's. Faults can be seen on the machines themselves,
+// containers share the kernel's, a time namespace has no wall clock of its own,
+// and a Go program reads the kernel's page past any library that is preloaded.
+// Faults can be seen on the machines themselves,
 // so Heal needs no list of them.
 package container

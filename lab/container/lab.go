@@ -249,19 +249,12 @@ func (l *Lab) raise(ctx context.Context, s Spec, from []netip.Prefix, images map
 			return fmt.Errorf("gate: %w", err)
 		}
 	}
-	inventory, left, err := translate(s.Inventory, m.addr, func(h string) bool { return slices.Contains(i.Hosts, h) },
-		reach{Key: i.Key, CommonArgs: i.commonArgs()})
+	left, err := l.Furnish(s.Inventory)
 	if err != nil {
 		return err
 	}
 	for _, h := range left {
 		fmt.Fprintf(s.Progress, "the lab's inventory is without %s: the lab has no machine for it\n", h)
-	}
-	if err := check(inventory, func(h string) bool { return slices.Contains(i.Hosts, h) }); err != nil {
-		return fmt.Errorf("inventory of the lab: %w", err)
-	}
-	if err := os.WriteFile(i.Inventory, append([]byte(mark+i.Dir+"\n"), inventory...), 0o600); err != nil {
-		return fmt.Errorf("write inventory: %w", err)
 	}
 	if err := os.WriteFile(i.SSHConfig, []byte(i.sshConfig()), 0o600); err != nil {
 		return fmt.Errorf("write configuration of ssh: %w", err)
@@ -276,6 +269,47 @@ func (l *Lab) raise(ctx context.Context, s Spec, from []netip.Prefix, images map
 		return fmt.Errorf("write lab down: %w", err)
 	}
 	return nil
+}
+
+// Furnish makes the lab's inventory from another: that of Spec, or one of the same
+// hosts. It says which hosts it left out, since the lab has no machine for them.
+func (l *Lab) Furnish(from []byte) (left []string, err error) {
+	i := l.info
+	m, err := i.mapping()
+	if err != nil {
+		return nil, err
+	}
+	isMachine := func(h string) bool { return slices.Contains(i.Hosts, h) }
+	inventory, left, err := translate(from, m.addr, isMachine, reach{Key: i.Key, CommonArgs: i.commonArgs()})
+	if err != nil {
+		return left, err
+	}
+	if err := check(inventory, isMachine); err != nil {
+		return left, fmt.Errorf("inventory of the lab: %w", err)
+	}
+	if err := os.WriteFile(i.Inventory, append([]byte(mark+i.Dir+"\n"), inventory...), 0o600); err != nil {
+		return left, fmt.Errorf("write inventory: %w", err)
+	}
+	return left, nil
+}
+
+// mapping is how the addresses of Spec became the lab's.
+func (i Info) mapping() (mapping, error) {
+	hosts := make([]string, len(i.Machines))
+	for n, m := range i.Machines {
+		hosts[n] = m.For
+	}
+	from, err := networksOf(hosts)
+	return mapping{from: from, to: i.Subnet}, err
+}
+
+// Here puts the lab's addresses into a text that has those of Spec's networks.
+func (i Info) Here(text string) string {
+	m, err := i.mapping()
+	if err != nil {
+		return text // there was no lab without one
+	}
+	return string(readdress([]byte(text), m.addr))
 }
 
 // inLab maps a host's name, which networksOf has found to be an address.

@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -233,6 +236,54 @@ func (m *Machine) Unblock(ctx context.Context) error {
 	return m.wrong("unblock traffic", err)
 }
 
+// A Drop is traffic that a machine's packet filter is to lose on its way in.
+type Drop struct {
+	From  string // machine or address that it comes from
+	Ports []int  // TCP ports, of either side; none is all traffic
+}
+
+// Lose has the packet filter inside the machine drop what comes from others, and
+// nothing else: what it stopped before goes through again, that of Block too.
+func (m *Machine) Lose(ctx context.Context, drops ...Drop) error {
+	var rules strings.Builder
+	// One transaction: there is no moment in between.
+	fmt.Fprintf(&rules, "add table inet %[1]s\ndelete table inet %[1]s\n", table)
+	if len(drops) > 0 {
+		fmt.Fprintf(&rules, "add table inet %[1]s\nadd chain inet %[1]s in { type filter hook input priority 0; policy accept; }\n", table)
+	}
+	for _, d := range drops {
+		matches := []string{""}
+		if len(d.Ports) > 0 {
+			ports := strings.Trim(strings.ReplaceAll(fmt.Sprint(d.Ports), " ", ", "), "[]")
+			matches = []string{fmt.Sprintf(" tcp dport { %s }", ports), fmt.Sprintf(" tcp sport { %s }", ports)}
+		}
+		for _, match := range matches {
+			fmt.Fprintf(&rules, "add rule inet %s in ip saddr %s%s counter drop\n", table, d.From, match)
+		}
+	}
+	_, err := m.run(ctx, []string{"/bin/sh", "-c", "nft -f - <<'END'\n" + rules.String() + "END\n"})
+	return m.wrong("lose traffic", err)
+}
+
+var dropped = regexp.MustCompile(`ip saddr (\S+) .*counter packets (\d+) `)
+
+// Lost counts the packets that were dropped since Lose, by where they came from.
+func (m *Machine) Lost(ctx context.Context) (map[string]int64, error) {
+	out, err := m.run(ctx, []string{"/bin/sh", "-c", fmt.Sprintf("nft list table inet %s 2>/dev/null || true", table)})
+	if err != nil {
+		return nil, m.wrong("count lost traffic", err)
+	}
+	lost := map[string]int64{}
+	for _, found := range dropped.FindAllStringSubmatch(out, -1) {
+		n, err := strconv.ParseInt(found[2], 10, 64)
+		if err != nil {
+			return nil, m.wrong("count lost traffic", err)
+		}
+		lost[found[1]] += n
+	}
+	return lost, nil
+}
+
 // Limits bound what a machine may use.
 type Limits struct {
 	CPUs   float64 // processors, parts of one too; 0 is no limit
@@ -298,15 +349,22 @@ func (m *Machine) Rekey(ctx context.Context) error {
 	return m.wrong("change the host key", err)
 }
 
+// Programs gives a directory on this machine that has etcd, etcdctl and etcdutl of
+// a version, as the lab's machines can run them. They are built if they are not in
+// the cache, of which log hears, if there is one.
+func (l *Lab) Programs(ctx context.Context, version string, log io.Writer) (string, error) {
+	arch, err := image.Arch(ctx, l.engine.docker)
+	if err != nil {
+		return "", err
+	}
+	return image.Etcd(ctx, l.info.Cache, version, arch, log)
+}
+
 // Install puts another version of etcd on the machine, as its package manager
 // would: what runs goes on with the old one. It is built if it is not in the
 // cache.
 func (m *Machine) Install(ctx context.Context, version string) error {
-	arch, err := image.Arch(ctx, m.docker())
-	if err != nil {
-		return err
-	}
-	bin, err := image.Etcd(ctx, m.lab.info.Cache, version, arch, nil)
+	bin, err := m.lab.Programs(ctx, version, nil)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -227,6 +228,29 @@ func (h *remote) Do(ctx context.Context, a host.Act) error {
 	return err
 }
 
+func (h *remote) Fetch(ctx context.Context, path string, w io.Writer) error {
+	conn, err := h.lab.dial(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", host.ErrUnreachable, h.name, err)
+	}
+	defer conn.Close()
+	_, files, err := h.lab.over(ctx, conn, request{Op: opFetch, At: h.name, Path: path})
+	switch {
+	case errors.Is(err, errNotHeard):
+		return fmt.Errorf("%w: %s: %w", host.ErrUnreachable, h.name, err)
+	case err != nil:
+		return err
+	}
+	defer closeAll(files)
+	if len(files) != 1 {
+		return fmt.Errorf("fetch %s from %s: the lab gave %d files", path, h.name, len(files))
+	}
+	if _, err := io.Copy(w, files[0]); err != nil {
+		return fmt.Errorf("fetch %s from %s: %w", path, h.name, err)
+	}
+	return nil
+}
+
 // DialContext gives a dialler for connections from inside a host, such as an
 // etcd client outside the lab needs. Addresses are "address:port".
 func (l *Lab) DialContext(at string) func(ctx context.Context, address string) (net.Conn, error) {
@@ -260,6 +284,7 @@ type Process struct {
 	done chan struct{} // closed when status and err are set
 
 	status int
+	cpu    time.Duration
 	err    error
 }
 
@@ -338,7 +363,7 @@ func (p *Process) await() {
 	case r.Exit == nil:
 		p.status, p.err = -1, fmt.Errorf("exit status not told: %w", r.Error.err())
 	default:
-		p.status = *r.Exit
+		p.status, p.cpu = *r.Exit, r.CPU
 	}
 }
 
@@ -354,6 +379,13 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 func (p *Process) Wait() (int, error) {
 	<-p.done
 	return p.status, p.err
+}
+
+// CPU is how long processors worked for a process that has ended; zero for one
+// of which that is not known.
+func (p *Process) CPU() time.Duration {
+	<-p.done
+	return p.cpu
 }
 
 // Signal sends a signal to the process alone, not to its group. A process that

@@ -27,6 +27,7 @@ const (
 	opInfo   op = "info"
 	opLook   op = "look"
 	opDo     op = "do"
+	opFetch  op = "fetch"
 	opExec   op = "exec"
 	opSocket op = "socket"
 	opPower  op = "power"
@@ -62,12 +63,13 @@ type request struct {
 }
 
 type reply struct {
-	Error *wireError  `json:",omitempty"`
-	Info  *Info       `json:",omitempty"`
-	Facts *host.Facts `json:",omitempty"`
-	PID   int         `json:",omitempty"` // as the machine outside the lab counts
-	Exit  *int        `json:",omitempty"`
-	Done  []string    `json:",omitempty"`
+	Error *wireError    `json:",omitempty"`
+	Info  *Info         `json:",omitempty"`
+	Facts *host.Facts   `json:",omitempty"`
+	PID   int           `json:",omitempty"` // as the machine outside the lab counts
+	Exit  *int          `json:",omitempty"`
+	CPU   time.Duration `json:",omitempty"` // that the process had, when it has ended
+	Done  []string      `json:",omitempty"`
 
 	Counters map[netswitch.Link]netswitch.Counter `json:",omitempty"`
 	Counts   *baddisk.Counts                      `json:",omitempty"`

@@ -9,10 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/etcdrill/etcdrill/lab/shelf"
 )
 
 // What is in a lab's directory.
@@ -25,11 +24,8 @@ const (
 	hostsName     = "hosts" // the hosts' roots, one directory each
 )
 
-// What is in the directory that holds labs, beside labs.
-const (
-	rootLockName = ".lock" // held while a lab's directory is made or judged
-	deadPrefix   = ".dead-"
-)
+// deadPrefix is what the directory of a lab is called by that is being removed.
+const deadPrefix = ".dead-"
 
 // maxSocketPath is the longest path of a unix socket, in bytes: sun_path
 // without its end.
@@ -47,32 +43,6 @@ var (
 	ErrExists = errors.New("lab is running already")
 )
 
-// lockRoot takes the lock under which labs' directories are made, judged and
-// moved. It is held for microseconds.
-func lockRoot(root string) (*os.File, error) {
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, fmt.Errorf("make directory of labs: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(root, rootLockName), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock of labs: %w", err)
-	}
-	if err := flock(f, unix.LOCK_EX); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("lock directory of labs: %w", err)
-	}
-	return f, nil
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
 // claim makes the directory of a new lab and gives the lock that says it is
 // alive. An empty name gets the lowest free number; a name whose lab is dead
 // is taken over, and one whose lab is just ending is waited for.
@@ -86,9 +56,6 @@ func claim(ctx context.Context, root, name string) (dir string, alive *os.File, 
 		}
 		if err == nil {
 			return dir, alive, nil
-		}
-		if alive != nil {
-			_ = alive.Close()
 		}
 		if !errors.Is(err, errHeld) {
 			return "", nil, err
@@ -107,7 +74,7 @@ func claim(ctx context.Context, root, name string) (dir string, alive *os.File, 
 var errHeld = errors.New("lab is held by living processes")
 
 func tryClaim(root, name string) (dir string, alive *os.File, graves []string, err error) {
-	lock, err := lockRoot(root)
+	lock, err := shelf.Lock(root)
 	if err != nil {
 		return "", nil, nil, err
 	}
@@ -125,12 +92,8 @@ func tryClaim(root, name string) (dir string, alive *os.File, graves []string, e
 		err := os.Mkdir(dir, 0o700)
 		switch {
 		case err == nil:
-			alive, err = os.OpenFile(filepath.Join(dir, aliveName), os.O_RDWR|os.O_CREATE, 0o600)
-			if err == nil {
-				err = flock(alive, unix.LOCK_EX|unix.LOCK_NB)
-			}
-			if err != nil {
-				return dir, alive, graves, fmt.Errorf("lock lab %s: %w", name, err)
+			if alive, err = shelf.Hold(filepath.Join(dir, aliveName)); err != nil {
+				return dir, nil, graves, fmt.Errorf("lock lab %s: %w", name, err)
 			}
 			return dir, alive, graves, nil
 		case !errors.Is(err, fs.ErrExist):
@@ -149,15 +112,8 @@ func tryClaim(root, name string) (dir string, alive *os.File, graves []string, e
 }
 
 // dead reports that no process of the lab in dir lives. The caller holds the
-// lock of the root, so that a lab that is just being made is not mistaken.
-func dead(dir string) bool {
-	f, err := os.OpenFile(filepath.Join(dir, aliveName), os.O_RDWR, 0)
-	if err != nil {
-		return errors.Is(err, fs.ErrNotExist)
-	}
-	defer f.Close()
-	return flock(f, unix.LOCK_EX|unix.LOCK_NB) == nil
-}
+// lock of the root.
+func dead(dir string) bool { return shelf.Abandoned(filepath.Join(dir, aliveName)) }
 
 // bury moves a dead lab's directory out of the way, for the caller to remove
 // it when it no longer holds the lock of the root, as it does now.
@@ -199,8 +155,8 @@ func removeAll(dir string) error {
 // gone is dead.
 func waitDead(ctx context.Context, alive *os.File) error {
 	for {
-		err := flock(alive, unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) {
+		err := shelf.Try(alive)
+		if !errors.Is(err, shelf.ErrHeld) {
 			return err
 		}
 		if err := pause(ctx); err != nil {
@@ -232,22 +188,4 @@ func readInfo(dir string) (Info, error) {
 		return i, fmt.Errorf("read lab %s: %w", dir, err)
 	}
 	return i, nil
-}
-
-// labNames lists the directories of labs, living and dead.
-func labNames(root string) ([]string, error) {
-	entries, err := os.ReadDir(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list labs: %w", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/etcdrill/etcdrill/lab/embedded/netswitch"
+	"github.com/etcdrill/etcdrill/lab/shelf"
 )
 
 // A Check is one thing that a lab needs of this machine, tried.
@@ -100,7 +101,7 @@ func tryRoot(root string) error {
 	if socket := filepath.Join(root, "lab99", socketName); len(socket) > maxSocketPath {
 		return fmt.Errorf("%w: %s has %d bytes, %d are possible", ErrSocketPath, socket, len(socket), maxSocketPath)
 	}
-	lock, err := lockRoot(root)
+	lock, err := shelf.Lock(root)
 	if err != nil {
 		return err
 	}

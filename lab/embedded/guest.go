@@ -22,16 +22,17 @@ func (s *supervisor) settle(n *node) error {
 		return nil
 	}
 	m, err := machine.New(machine.Config{
-		Name:       n.name,
-		Root:       filepath.Join(s.dir, hostsName, n.name),
-		Executable: self,
-		Versions:   s.charter.Versions,
-		Version:    s.charter.Version,
-		Mounts:     s.charter.Mounts,
-		Spawn:      func(cmd *exec.Cmd) error { return s.spawn(n, cmd) },
-		Dial:       n.dial,
-		Within:     n.within,
-		Now:        n.clock,
+		Name:        n.name,
+		Root:        filepath.Join(s.dir, hostsName, n.name),
+		Executable:  self,
+		Versions:    s.charter.Versions,
+		Version:     s.charter.Version,
+		Mounts:      s.charter.Mounts,
+		Environment: s.charter.Environment,
+		Spawn:       func(cmd *exec.Cmd) error { return s.spawn(n, cmd) },
+		Dial:        n.dial,
+		Within:      n.within,
+		Now:         n.clock,
 	})
 	if err != nil {
 		return err

@@ -89,6 +89,9 @@ type Spec struct {
 	// installed on the hosts, empty is the linked one.
 	Versions map[string]string
 	Version  string
+	// Environment is what the services of every host have in their environment
+	// besides, NAME=value each.
+	Environment []string
 	// Mounts are directories of every host that count as mount points, so that
 	// they cannot be renamed.
 	Mounts []string
@@ -180,7 +183,7 @@ func raise(ctx context.Context, s Spec, nodes []nodeSpec, dir string, alive *os.
 			Kernel:    kernel(),
 		},
 		Nodes: nodes, Seed: s.Seed, Keep: s.Keep,
-		Versions: s.Versions, Version: s.Version, Mounts: s.Mounts, Disks: s.Disks,
+		Versions: s.Versions, Version: s.Version, Mounts: s.Mounts, Disks: s.Disks, Environment: s.Environment,
 	}
 	if s.Disks {
 		c.Mounts = append(slices.Clone(s.Mounts), config.DefaultDataDir)

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/etcdrill/etcdrill/lab/embedded/netswitch"
+	"github.com/etcdrill/etcdrill/lab/shelf"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
 
@@ -118,7 +119,7 @@ func TestExecStatusAndStreams(t *testing.T) {
 	require.NoError(t, err)
 	dir := t.TempDir()
 	p, err := lab.Exec(deadline(t), Admin,
-		[]string{"sh", "-c", `read line; echo "out $line $WHO $PWD"; echo err >&2; exit 7`},
+		[]string{"sh", "-c", `read line; echo "out $line $WHO $PWD"; echo err >&2; i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; exit 7`},
 		[]string{"WHO=me", "PATH=/usr/bin:/bin"}, dir, in, outW, warnW)
 	require.NoError(t, err)
 	require.NoError(t, errors.Join(in.Close(), outW.Close(), warnW.Close()))
@@ -137,6 +138,7 @@ func TestExecStatusAndStreams(t *testing.T) {
 	status, err := p.Wait()
 	require.NoError(t, err)
 	require.Equal(t, 7, status)
+	require.Positive(t, p.CPU())
 	require.ErrorIs(t, p.Signal(syscall.SIGTERM), os.ErrProcessDone)
 	require.NoError(t, errors.Join(feed.Close(), out.Close(), warn.Close()))
 
@@ -610,9 +612,8 @@ func TestHealMeetsADyingLab(t *testing.T) {
 	dir := root(t)
 	alive := filepath.Join(dir, "x", aliveName)
 	require.NoError(t, os.Mkdir(filepath.Dir(alive), 0o700))
-	lock, err := os.Create(alive)
+	lock, err := shelf.Hold(alive)
 	require.NoError(t, err)
-	require.NoError(t, flock(lock, unix.LOCK_EX))
 	listener, err := net.Listen("unix", filepath.Join(dir, "x", socketName))
 	require.NoError(t, err)
 	go func() {

@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etcdrill/etcdrill/lab/shelf"
 )
 
 // List gives the labs below a directory, by name, dead ones included. A lab
 // with PID 0 does not answer: it is dead, or just coming up or going down.
 func List(ctx context.Context, root string) ([]Info, error) {
-	names, err := labNames(root)
+	names, err := shelf.Names(root)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +91,7 @@ func (l *Lab) down(ctx context.Context, keep bool) error {
 	if keep {
 		return nil
 	}
-	lock, err := lockRoot(filepath.Dir(dir))
+	lock, err := shelf.Lock(filepath.Dir(dir))
 	if err != nil {
 		return err
 	}
@@ -139,7 +141,7 @@ func Heal(ctx context.Context, root string) ([]string, error) {
 	}
 	var did []string
 	var errs []error
-	names, err := labNames(root)
+	names, err := shelf.Names(root)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +199,7 @@ func heal(ctx context.Context, root, name string) ([]string, error) {
 
 // judge buries a lab if it is dead. errHeld says that processes of it live.
 func judge(root, name string) (string, error) {
-	lock, err := lockRoot(root)
+	lock, err := shelf.Lock(root)
 	if err != nil {
 		return "", err
 	}

@@ -44,6 +44,7 @@ type guest interface {
 	PowerOn(ctx context.Context) error
 	Signal(unit string, sig syscall.Signal) error
 	Install(version string) error
+	Open(path string) (*os.File, error)
 }
 
 // A node is a host's place in the lab: a network namespace, its link to the

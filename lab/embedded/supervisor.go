@@ -38,14 +38,15 @@ const self = "/proc/self/exe"
 
 // A charter is what the creator tells the supervisor first.
 type charter struct {
-	Info     Info
-	Nodes    []nodeSpec
-	Seed     int64
-	Keep     bool
-	Versions map[string]string
-	Version  string
-	Mounts   []string
-	Disks    bool
+	Info        Info
+	Nodes       []nodeSpec
+	Seed        int64
+	Keep        bool
+	Versions    map[string]string
+	Version     string
+	Mounts      []string
+	Disks       bool
+	Environment []string
 }
 
 type nodeSpec struct {
@@ -381,6 +382,9 @@ func (s *supervisor) answer(conn *net.UnixConn, r request, files []*os.File) {
 	case opExec:
 		s.exec(conn, r, files)
 		return
+	case opFetch:
+		s.fetch(conn, r)
+		return
 	case opSocket:
 		s.socket(conn, r)
 		return
@@ -521,6 +525,24 @@ func (s *supervisor) do(ctx context.Context, r request) error {
 	return fmt.Errorf("%w: connection to %s lost while it was asked to %s", host.ErrUnknown, n.name, act)
 }
 
+// fetch opens a file of a host and hands it over.
+func (s *supervisor) fetch(conn *net.UnixConn, r request) {
+	n, err := s.guest(r.At)
+	if err == nil {
+		_, err = s.reachable(n)
+	}
+	var f *os.File
+	if err == nil {
+		f, err = n.guest.Open(r.Path)
+	}
+	if err != nil {
+		_ = send(conn, reply{Error: toWire(err)})
+		return
+	}
+	defer f.Close()
+	_ = send(conn, reply{}, int(f.Fd()))
+}
+
 func (s *supervisor) install(r request) error {
 	n, err := s.guest(r.At)
 	if err != nil {
@@ -604,7 +626,7 @@ func (s *supervisor) exec(conn *net.UnixConn, r request, files []*os.File) {
 	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		status = 128 + int(ws.Signal())
 	}
-	_ = send(conn, reply{Exit: &status})
+	_ = send(conn, reply{Exit: &status, CPU: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()})
 }
 
 // outer gives a process's PID as the machine outside the lab counts, 0 when

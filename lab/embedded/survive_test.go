@@ -261,7 +261,7 @@ func nothingLeft(t *testing.T, dir string) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	for _, e := range entries {
-		require.Equal(t, rootLockName, e.Name(), "left in the directory of labs")
+		require.Equal(t, ".lock", e.Name(), "left in the directory of labs")
 	}
 	ctx := deadline(t)
 	for {

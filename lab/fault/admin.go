@@ -83,10 +83,10 @@ func EditInventory(old, replacement string) Fault {
 		if err != nil {
 			return err
 		}
-		if !strings.Contains(string(content), old) {
-			return fmt.Errorf("%q is not in the inventory", old)
+		if !strings.Contains(string(content), g.here(old)) {
+			return fmt.Errorf("%q is not in the inventory", g.here(old))
 		}
-		return os.WriteFile(path, []byte(strings.Replace(string(content), old, replacement, 1)), 0o600)
+		return os.WriteFile(path, []byte(strings.Replace(string(content), g.here(old), g.here(replacement), 1)), 0o600)
 	}, []string{"pigsty.yml"}}
 }
 

@@ -420,10 +420,10 @@ func (e edit) Plan(ctx context.Context, g *Ground) (Harm, error) {
 		Do: func(ctx context.Context) error {
 			for _, name := range hosts {
 				if err := editFile(ctx, g, name, e.path, func(text string) string {
-					if strings.Contains(text, e.old) {
+					if strings.Contains(text, g.here(e.old)) {
 						bit = nil
 					}
-					return strings.ReplaceAll(text, e.old, e.new)
+					return strings.ReplaceAll(text, g.here(e.old), g.here(e.new))
 				}); err != nil {
 					return err
 				}
@@ -466,7 +466,13 @@ func (a ailing) Kind() string {
 func (a ailing) Band() Band    { return Disk }
 func (a ailing) Roles() []Role { return []Role{a.who} }
 
-func (a ailing) Probe(g *Ground) error { return errors.Join(disks(g), a.who.Check()) }
+func (a ailing) Probe(g *Ground) error {
+	err := disks(g)
+	if c, ok := g.Lab.(Choosy); ok {
+		err = errors.Join(err, c.BearsDisk(a.fault))
+	}
+	return errors.Join(err, a.who.Check())
+}
 
 // disks says whether the lab's disks can be hurt.
 func disks(g *Ground) error {
@@ -524,7 +530,13 @@ func (p powerLoss) String() string { return p.cycle.String() + ", and what was n
 func (p powerLoss) Kind() string   { return "power loss" }
 func (p powerLoss) Band() Band     { return Disk }
 
-func (p powerLoss) Probe(g *Ground) error { return errors.Join(disks(g), p.cycle.Probe(g)) }
+func (p powerLoss) Probe(g *Ground) error {
+	err := disks(g)
+	if c, ok := g.Lab.(Choosy); ok {
+		err = errors.Join(err, c.BearsDisk(baddisk.Fault{}))
+	}
+	return errors.Join(err, p.cycle.Probe(g))
+}
 
 // --- space ---
 
@@ -703,6 +715,47 @@ func (compaction) Plan(ctx context.Context, g *Ground) (Harm, error) {
 	}}, nil
 }
 
+// Waste has every database hold so many mebibytes that are not in use, as one
+// does in which much was changed and compacted. It harms nobody.
+func Waste(mebibytes int) Fault { return waste{mebibytes} }
+
+type waste struct{ mebibytes int }
+
+func (w waste) String() string {
+	return fmt.Sprintf("%d MiB of every database are not in use", w.mebibytes)
+}
+func (waste) Kind() string        { return "unused space" }
+func (waste) Band() Band          { return Disk }
+func (waste) Roles() []Role       { return []Role{Voters} }
+func (waste) Probe(*Ground) error { return nil }
+
+func (w waste) Plan(ctx context.Context, g *Ground) (Harm, error) {
+	voters, err := g.Cast.Hosts(ctx, g, Voters)
+	if err != nil {
+		return Harm{}, err
+	}
+	return Harm{Hosts: voters, Passing: true, Do: func(ctx context.Context) error {
+		c, err := g.Cast.Etcd(ctx, voters[0])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		ctx, stop := context.WithTimeout(ctx, time.Minute)
+		defer stop()
+		const key = "/etcdrill/waste"
+		for range w.mebibytes {
+			if _, err := c.Put(ctx, key, strings.Repeat("x", 1<<20)); err != nil {
+				return err
+			}
+		}
+		r, err := c.Delete(ctx, key)
+		if err == nil {
+			_, err = c.Compact(ctx, r.Header.Revision, clientv3.WithCompactPhysical())
+		}
+		return err
+	}}, nil
+}
+
 // Lead gives a role's host the leadership, so that it is known who has it. It
 // harms nobody.
 func Lead(who Role) Fault { return lead{who} }
@@ -852,16 +905,11 @@ func editKey(text, key, value string) string {
 // editFile changes a file of a host as somebody with a shell there would, and
 // keeps its owner and mode.
 func editFile(ctx context.Context, g *Ground, name, path string, edit func(string) string) error {
-	h := g.Lab.Host(name)
-	facts, err := h.Look(ctx, host.Question{Files: []string{path}})
+	f, err := fileOf(ctx, g.Lab, name, path)
 	if err != nil {
 		return err
 	}
-	f := facts.Files[path]
-	if !f.Exists || f.Problem != "" {
-		return fmt.Errorf("%s on %s cannot be edited: %s", path, name, f.Problem)
-	}
-	return h.Do(ctx, host.WriteFile{Path: path, Content: []byte(edit(string(f.Content))), Owner: f.Owner, Group: f.Group, Mode: f.Mode})
+	return g.Lab.Host(name).Do(ctx, host.WriteFile{Path: path, Content: []byte(edit(string(f.Content))), Owner: f.Owner, Group: f.Group, Mode: f.Mode})
 }
 
 func clientURL(name string) string { return "https://" + net.JoinHostPort(name, "2379") }

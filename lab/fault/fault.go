@@ -58,14 +58,18 @@ type Harm struct {
 	// Undo is the rest of the remedy, for what a value cannot say and whose
 	// traces go with the lab; nil where there is none.
 	Undo func(ctx context.Context) error
-	// Passing is set where the harm is over in a moment and needs no remedy.
-	Passing bool
+	// Passing is set where the harm is over in a moment and needs no remedy;
+	// Returns where the members come back by themselves, after a while.
+	Passing, Returns bool
 }
 
 // A Ground is what faults act on.
 type Ground struct {
-	Lab     Lab
-	Kind    string // of the lab, for messages: "embedded"
+	Lab  Lab
+	Kind string // of the lab, for messages: "embedded"
+	// Here puts the lab's own addresses into a text that has those of the
+	// inventory that it was made from; nil where they are the same.
+	Here    func(text string) string
 	Cast    Cast
 	Journal *Journal   // nil keeps none
 	Random  *rand.Rand // seeded by the caller
@@ -74,14 +78,21 @@ type Ground struct {
 	Operator Handle
 	// Beside is the directory on the admin host that the inventory is in.
 	Beside string
-	// Disks says that the lab was made with disks that can be hurt.
-	Disks bool
+	// Disks says that the lab was made with disks that can be hurt, Points that
+	// its members were built with gofail points.
+	Disks, Points bool
 	// PKI are the cluster's certificates, for faults of trust.
 	PKI pki.Dir
+	// Clients are those of the load that know the endpoints of their start alone; nil
+	// where there are none.
+	Clients Restarted
 	// Images is a directory for what faults set aside, on this machine.
 	Images string
 	Now    func() time.Time
 }
+
+// Restarted are clients that can be started anew, with the endpoints of now.
+type Restarted interface{ RestartStale() }
 
 // A Lab is a place with hosts.
 type Lab interface {
@@ -104,6 +115,15 @@ type Links interface {
 	Counters(ctx context.Context) (map[netswitch.Link]netswitch.Counter, error)
 }
 
+// Choosy is a lab that owns links or disks, and can bear only some of what may
+// become of them. It says why it cannot bear the others.
+type Choosy interface {
+	BearsLink(from, to Role, rule netswitch.Rule) error
+	// BearsDisk is asked of a disk that does nothing too: one that forgets, at a
+	// loss of power, what was not synced.
+	BearsDisk(f baddisk.Fault) error
+}
+
 // Files is a lab whose hosts' files are in directories of this machine.
 type Files interface {
 	Root(name string) string
@@ -123,6 +143,13 @@ type Disks interface {
 // Dialer is a lab that opens connections from inside a host.
 type Dialer interface {
 	DialContext(at string) DialFunc
+}
+
+func (g *Ground) here(text string) string {
+	if g.Here == nil {
+		return text
+	}
+	return g.Here(text)
 }
 
 // unsupported is a Probe's answer.
@@ -214,6 +241,9 @@ func (w *Wound) Heal(ctx context.Context) error {
 
 // Passing reports whether the harm was over in a moment and needs no remedy.
 func (w *Wound) Passing() bool { return w.harm.Passing }
+
+// Returns reports whether the members that were struck come back by themselves.
+func (w *Wound) Returns() bool { return w.harm.Returns }
 
 // Healed reports whether the remedy was carried out.
 func (w *Wound) Healed() bool { return w.healed }

@@ -53,7 +53,7 @@ func (k kill) Plan(ctx context.Context, g *Ground) (Harm, error) {
 	}
 	lab := g.Lab.(Members)
 	before := make([]int, len(hosts))
-	h := Harm{Hosts: hosts, Passing: !k.down}
+	h := Harm{Hosts: hosts, Passing: !k.down, Returns: !k.down}
 	if k.down {
 		h.Remedy.Start = hosts
 	}
@@ -195,6 +195,7 @@ func (c cycle) Plan(ctx context.Context, g *Ground) (Harm, error) {
 		return h, err
 	}
 	off := h.Do
+	h.Returns = true
 	h.Do = func(ctx context.Context) error {
 		if err := off(ctx); err != nil {
 			return err
@@ -418,4 +419,30 @@ func (o operator) Plan(_ context.Context, g *Ground) (Harm, error) {
 		return Harm{}, errors.New("there is no operator at this moment")
 	}
 	return Harm{Passing: true, Do: func(ctx context.Context) error { return o.do(ctx, g.Operator) }}, nil
+}
+
+// RestartClients restarts the clients that know old endpoints alone, with those of
+// now, as somebody does who is told of them. It harms nobody.
+func RestartClients() Fault { return restarted{} }
+
+type restarted struct{}
+
+func (restarted) String() string { return "the clients that know old members alone are restarted" }
+func (restarted) Kind() string   { return "restarted clients" }
+func (restarted) Band() Band     { return Process }
+func (restarted) Roles() []Role  { return nil }
+func (restarted) Source() string { return "fault.RestartClients()" }
+
+func (restarted) Probe(g *Ground) error {
+	if g.Clients == nil {
+		return unsupported(g, "its load has no such clients")
+	}
+	return nil
+}
+
+func (restarted) Plan(_ context.Context, g *Ground) (Harm, error) {
+	return Harm{Passing: true, Do: func(context.Context) error {
+		g.Clients.RestartStale()
+		return nil
+	}}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,14 +21,14 @@ import (
 // Every fault, for what all of them promise.
 func all() []Fault {
 	return []Fault{
-		Kill(Leader), Crash(Follower), Pause(Leader), PowerOff("10.10.10.12"), PowerCycle(Voters), Visit(Subject, time.Second),
+		Kill(Leader), Crash(Follower), CrashAt(Learner, BeforeApply), Pause(Leader), PowerOff("10.10.10.12"), PowerCycle(Voters), Visit(Subject, time.Second),
 		KillOperator(), PauseOperator(time.Second), InterruptOperator(), LoseReply(),
 		Second([]string{"restart"}, "lock", 3), Overtaken(time.Second, []string{"restart"}, 0, 3),
 		Cut(Leader, Followers), CutOneWay(Learner, Leader), Isolate(Minority), Firewall(Subject, 2380), Blackhole(Majority),
 		Degrade(Client, Voters, netswitch.Rule{Delay: time.Millisecond, Loss: 0.5}), Ring(), Bridge(),
 		Truncate(Follower, WAL), Flip(Follower, Backend), TakeImage(Subject), RestoreImage(Subject), Stale(Subject, Leader),
 		Revive(Subject), Foreign(Subject), Edit(Subject, "/etc/etcd/etcd.conf", "a", "b"),
-		DiskFull(Subject), SlowSync(Leader, time.Second), PowerLoss(Voters), Compact(), Lead(Follower), FillQuota(), AwaitAlarm(), SmallQuota(Subject, 1),
+		DiskFull(Subject), SlowSync(Leader, time.Second), PowerLoss(Voters), Compact(), Corrupt(Follower), Waste(1), Lead(Follower), FillQuota(), Write(3), Rest(time.Second), RestartClients(), LoseData(Follower), Leave(Follower), Unwritten(Follower), AwaitAlarm(), SmallQuota(Subject, 1),
 		Expired(Follower), WrongCA(Follower), ClockOff(Follower, time.Second), EnableAuth(),
 		TearJournal(), BlockJournal(), ForgetJournal(), RememberOther("etcd"), LoseCA(), EditInventory("a", "b"),
 	}
@@ -64,7 +65,7 @@ func (bare) Host(string) host.Host { return nil }
 
 func TestProbe(t *testing.T) {
 	g := &Ground{Lab: bare{}, Kind: "bare", Cast: troupe("a"), Random: rand.New(rand.NewPCG(1, 1))}
-	for _, f := range []Fault{Kill(Leader), Pause(Leader), PowerOff(Leader), Cut(Leader, Follower), Ring(), Flip(Follower, WAL), DiskFull(Leader), ClockOff(Leader, 1), Expired(Leader), PowerLoss(Leader)} {
+	for _, f := range []Fault{Kill(Leader), CrashAt(Leader, BeforeSave), Pause(Leader), PowerOff(Leader), Cut(Leader, Follower), Ring(), Flip(Follower, WAL), DiskFull(Leader), ClockOff(Leader, 1), Expired(Leader), PowerLoss(Leader)} {
 		err := f.Probe(g)
 		require.ErrorIs(t, err, errors.ErrUnsupported, "%s", f)
 		require.ErrorContains(t, err, "bare lab")
@@ -73,7 +74,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// troupe is a cast without members that answer: its first host leads.
+// troupe is a cast without members that answer: its first host leads, its second
+// follows.
 type fixed struct{ Troupe }
 
 func troupe(hosts ...string) Cast {
@@ -81,8 +83,11 @@ func troupe(hosts ...string) Cast {
 }
 
 func (f fixed) Hosts(ctx context.Context, g *Ground, r Role) ([]string, error) {
-	if r == Leader {
+	switch r {
+	case Leader:
 		return f.Members()[:1], nil
+	case Follower:
+		return f.Members()[1:2], nil
 	}
 	return f.Troupe.Hosts(ctx, g, r)
 }
@@ -129,15 +134,10 @@ func TestLinksOfFaults(t *testing.T) {
 		{Isolate(Subject), []netswitch.Link{link("new", "a"), link("a", "new"), link("new", "b"), link("b", "new")}},
 		{Cut(Voters, Voters), []netswitch.Link{link("a", "b"), link("b", "a")}},
 		{Cut(Voters, Leader), []netswitch.Link{link("b", "a"), link("a", "b")}},
+		{Cut(Follower, Everyone), []netswitch.Link{link("b", "a"), link("a", "b"), link("b", "new"), link("new", "b")}},
 		{Blackhole(Leader), []netswitch.Link{link("admin", "a"), link("a", "admin")}},
 	} {
 		g, w := wired("a", "b")
-		if c.fault.String() == Cut(Voters, Leader).String() {
-			// The link within one side stays whole.
-			_, err := Strike(t.Context(), g, c.fault)
-			require.ErrorIs(t, err, ErrNoRole)
-			continue
-		}
 		wound, err := Strike(t.Context(), g, c.fault)
 		require.NoError(t, err, "%s", c.fault)
 		var got []netswitch.Link
@@ -239,4 +239,59 @@ func TestJournalComesFirst(t *testing.T) {
 	_, err = Strike(t.Context(), g, Cut(Leader, Subject))
 	require.ErrorContains(t, err, "write fault journal")
 	require.Empty(t, g.Lab.(*wires).rules, "nothing was hurt that nobody would know of")
+}
+
+// rooted is a lab of which nothing is known but the files of its hosts.
+type rooted struct {
+	bare
+	dir string
+}
+
+func (r rooted) Root(name string) string { return filepath.Join(r.dir, name) }
+
+// A member that systemd starts again is gone for as long as its host says, and
+// not until the wound is looked at.
+func TestGoneUntilItStartsAgain(t *testing.T) {
+	lab := rooted{dir: t.TempDir()}
+	struck := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	at := func(after time.Duration) string { return struck.Add(after).Format(time.RFC3339Nano) }
+	write := func(name string, lines ...string) {
+		dir := filepath.Join(lab.Root(name), "var", "log")
+		require.NoError(t, os.MkdirAll(dir, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "journal-etcd.service.log"), []byte(strings.Join(lines, "\n")+"\n"), 0o644))
+	}
+	life := func(name string, exit, back time.Duration) []string {
+		return []string{
+			at(-time.Minute) + " " + name + " systemd[1]: etcd.service: Main process exited with status 1.",
+			at(-time.Second) + " " + name + " systemd[1]: etcd.service: Started.",
+			`{"level":"info"}`, "panic: failpoint panic: raftAfterSave",
+			at(exit) + " " + name + " systemd[1]: etcd.service: Main process exited with status 2.",
+			at(back) + " " + name + " systemd[1]: etcd.service: Started.",
+		}
+	}
+	write("a", life("a", 2*time.Second, 7*time.Second)...)
+	write("b", life("b", time.Second, 6*time.Second)...)
+	w := Wound{Fault: CrashAt(Voters, AfterSave), Hosts: []string{"a", "b"}, Struck: struck, Mended: struck.Add(time.Hour),
+		ground: &Ground{Lab: lab}, harm: Harm{Returns: true}}
+	from, to := w.Gone()
+	require.Equal(t, struck.Add(time.Second), from, "it was armed before, and was there")
+	require.Equal(t, struck.Add(7*time.Second), to)
+
+	w.Fault = Kill(Voters)
+	from, _ = w.Gone()
+	require.Equal(t, struck, from)
+
+	write("b", life("b", time.Second, 6*time.Second)[:5]...)
+	_, to = w.Gone()
+	require.Zero(t, to, "one is gone still")
+
+	w.harm.Returns = false
+	from, to = w.Gone()
+	require.Equal(t, []time.Time{w.Struck, w.Mended}, []time.Time{from, to})
+}
+
+func TestPointsAreKnown(t *testing.T) {
+	g := &Ground{Lab: bare{}, Kind: "bare", Cast: troupe("a"), Points: true}
+	require.ErrorContains(t, CrashAt(Leader, "raftBeforeLunch").Probe(g), `"raftBeforeLunch" is none of the points [raftBeforeSave`)
+	require.False(t, Remedy{Points: []Armed{{"a", AfterSave}}}.Empty())
 }

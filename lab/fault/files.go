@@ -23,24 +23,6 @@ func sumOf(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// overwrite gives a file another's content, and keeps its owner and mode.
-func overwrite(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_TRUNC, 0)
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		_ = out.Close()
-		return err
-	}
-	return out.Close()
-}
-
 // keep copies a file to a new place.
 func keep(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {

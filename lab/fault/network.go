@@ -94,6 +94,9 @@ func (l links) Roles() []Role {
 
 func (l links) Probe(g *Ground) error {
 	_, err := needs[Links](g, "hurt a link")
+	if c, ok := g.Lab.(Choosy); ok {
+		err = errors.Join(err, c.BearsLink(l.from, l.to, l.rule))
+	}
 	for _, r := range l.Roles() {
 		err = errors.Join(err, r.Check())
 	}
@@ -119,9 +122,9 @@ func (l links) Plan(ctx context.Context, g *Ground) (Harm, error) {
 	var pairs []netswitch.Link
 	for _, a := range from {
 		for _, b := range others {
-			within := l.from != l.to && (slices.Contains(from, b) || slices.Contains(others, a) && l.to != "")
+			within := l.from != l.to && slices.Contains(from, b) && slices.Contains(others, a)
 			if a == b || within {
-				continue // the links within one side are healthy
+				continue // the links among those who are on both sides are healthy
 			}
 			pairs = append(pairs, netswitch.Link{From: a, To: b})
 			if l.both {
@@ -129,7 +132,11 @@ func (l links) Plan(ctx context.Context, g *Ground) (Harm, error) {
 			}
 		}
 	}
-	return onLinks(ctx, g, pairs, l.rule)
+	h, err := onLinks(ctx, g, pairs, l.rule)
+	if l.to == "" {
+		h.Hosts = sorted(from) // the others are well
+	}
+	return h, err
 }
 
 // onLinks sets one rule on links. It bit when the counters of one of them say

@@ -3,6 +3,8 @@ package fault
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +34,7 @@ type Remedy struct {
 	Clocks []string         `json:",omitempty"` // hosts whose clock is to be right again
 	Disks  []string         `json:",omitempty"` // hosts whose disk is to be sound again
 	Files  []Kept           `json:",omitempty"` // files to put back
-
+	Points []Armed          `json:",omitempty"` // of members, at which they would crash
 }
 
 // A Kept is a file of a host of which a copy was kept. It is put back only
@@ -45,7 +47,7 @@ type Kept struct {
 
 // Empty reports whether there is nothing to undo.
 func (r Remedy) Empty() bool {
-	return len(r.Links)+len(r.Resume)+len(r.Power)+len(r.Start)+len(r.Clocks)+len(r.Disks)+len(r.Files) == 0
+	return len(r.Links)+len(r.Resume)+len(r.Power)+len(r.Start)+len(r.Clocks)+len(r.Disks)+len(r.Files)+len(r.Points) == 0
 }
 
 // Apply carries the remedy out on a lab. It goes on after a failure, and gives
@@ -85,6 +87,11 @@ func (r Remedy) Apply(ctx context.Context, lab Lab) error {
 			try("set the clock of "+h, c.Clock(ctx, h, 0))
 		}
 	}
+	if d, ok := lab.(Dialer); ok {
+		for _, p := range r.Points {
+			try(fmt.Sprintf("disarm %s on %s", p.Point, p.Host), p.disarm(ctx, d))
+		}
+	}
 	for _, k := range r.Files {
 		try("put back "+k.Path+" on "+k.Host, k.putBack(ctx, lab))
 	}
@@ -110,18 +117,37 @@ func running(ctx context.Context, lab Lab, name string) bool {
 }
 
 func (k Kept) putBack(ctx context.Context, lab Lab) error {
-	if files, ok := lab.(Files); ok {
-		at := filepath.Join(files.Root(k.Host), k.Path)
-		sum, err := sumOf(at)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && sum != k.Wrote {
-			return nil // it was set aside, or written anew
-		}
-		if err != nil {
-			return err
-		}
-		return overwrite(k.Copy, at)
+	f, err := fileOf(ctx, lab, k.Host, k.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it was set aside
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	if sum := sha256.Sum256(f.Content); hex.EncodeToString(sum[:]) != k.Wrote {
+		return nil // it was written anew
+	}
+	content, err := os.ReadFile(k.Copy)
+	if err != nil {
+		return err
+	}
+	return lab.Host(k.Host).Do(ctx, host.WriteFile{Path: k.Path, Content: content, Owner: f.Owner, Group: f.Group, Mode: f.Mode, Secret: true})
+}
+
+// fileOf is a file of a host.
+func fileOf(ctx context.Context, lab Lab, name, path string) (host.File, error) {
+	facts, err := lab.Host(name).Look(ctx, host.Question{Files: []string{path}})
+	if err != nil {
+		return host.File{}, err
+	}
+	f := facts.Files[path]
+	switch {
+	case !f.Exists:
+		return f, fmt.Errorf("%s on %s: %w", path, name, fs.ErrNotExist)
+	case f.Problem != "":
+		return f, fmt.Errorf("%s on %s: %s", path, name, f.Problem)
+	}
+	return f, nil
 }
 
 // --- the journal ---

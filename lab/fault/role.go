@@ -131,7 +131,7 @@ func (t Troupe) Hosts(ctx context.Context, g *Ground, r Role) ([]string, error) 
 			hosts = followers[max(lose-1, 0):]
 		}
 	default:
-		hosts = []string{string(r)}
+		hosts = []string{g.here(string(r))}
 	}
 	if len(hosts) == 0 {
 		return nil, fmt.Errorf("%w: %s", ErrNoRole, r)

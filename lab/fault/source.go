@@ -36,6 +36,10 @@ func (p pause) Source() string    { return fmt.Sprintf("fault.Pause(%s)", p.who.
 func (p powerOff) Source() string { return fmt.Sprintf("fault.PowerOff(%s)", p.who.source()) }
 func (c cycle) Source() string    { return fmt.Sprintf("fault.PowerCycle(%s)", c.off.who.source()) }
 
+func (c crashAt) Source() string {
+	return fmt.Sprintf("fault.CrashAt(%s, %q)", c.who.source(), string(c.point))
+}
+
 func (v visit) Source() string {
 	return fmt.Sprintf("fault.Visit(%s, %d)", v.off.who.source(), v.d)
 }
@@ -84,6 +88,7 @@ func (i image) Source() string {
 func (s stale) Source() string {
 	return fmt.Sprintf("fault.Stale(%s, %s)", s.who.source(), s.from.source())
 }
+func (c corrupt) Source() string { return fmt.Sprintf("fault.Corrupt(%s)", c.who.source()) }
 func (r revive) Source() string  { return fmt.Sprintf("fault.Revive(%s)", r.who.source()) }
 func (f foreign) Source() string { return fmt.Sprintf("fault.Foreign(%s)", f.who.source()) }
 func (e edit) Source() string {
@@ -91,6 +96,7 @@ func (e edit) Source() string {
 }
 func (l lead) Source() string       { return fmt.Sprintf("fault.Lead(%s)", l.who.source()) }
 func (compaction) Source() string   { return "fault.Compact()" }
+func (w waste) Source() string      { return fmt.Sprintf("fault.Waste(%d)", w.mebibytes) }
 func (fillQuota) Source() string    { return "fault.FillQuota()" }
 func (awaitedAlarm) Source() string { return "fault.AwaitAlarm()" }
 func (s smallQuota) Source() string {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -34,9 +35,9 @@ func (t trust) Band() Band     { return Trust }
 func (t trust) Roles() []Role  { return []Role{t.who} }
 
 func (t trust) Probe(g *Ground) error {
-	_, err := needs[Files](g, "reach a host's files from outside")
+	var err error
 	if g.Images == "" || g.PKI == "" {
-		err = errors.Join(err, errors.New("there are no certificates to be had"))
+		err = unsupported(g, "it has no certificates of its own to make others with")
 	}
 	return errors.Join(err, t.who.Check())
 }
@@ -77,19 +78,17 @@ func (t trust) Plan(ctx context.Context, g *Ground) (Harm, error) {
 			return Harm{}, err
 		}
 		for path, content := range files {
-			at := filepath.Join(g.Lab.(Files).Root(name), path)
+			f, err := fileOf(ctx, g.Lab, name, path)
+			if err != nil {
+				return Harm{}, err
+			}
 			kept := filepath.Join(g.Images, "trust", name, filepath.Base(path))
-			if err := keep(at, kept); err != nil {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(kept), 0o700), os.WriteFile(kept, f.Content, 0o600)); err != nil {
 				return Harm{}, err
 			}
 			sum := sha256.Sum256(content)
 			h.Remedy.Files = append(h.Remedy.Files, Kept{Host: name, Path: path, Copy: kept, Wrote: hex.EncodeToString(sum[:])})
 			writes = append(writes, func(ctx context.Context) error {
-				facts, err := g.Lab.Host(name).Look(ctx, host.Question{Files: []string{path}})
-				if err != nil {
-					return err
-				}
-				f := facts.Files[path]
 				return g.Lab.Host(name).Do(ctx, host.WriteFile{Path: path, Content: content, Owner: f.Owner, Group: f.Group, Mode: f.Mode, Secret: path == config.ServerKeyPath})
 			})
 		}

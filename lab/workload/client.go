@@ -22,6 +22,7 @@ type client struct {
 	connection
 	failures int // in a row, each one quick
 
+	last    Standing // of a stale client; the load's mutex guards it
 	wrote   bool
 	started chan struct{} // closed by the first acknowledged write
 	lastErr error         // of the last call that was not ok
@@ -129,7 +130,10 @@ func (c *client) call(ctx context.Context, o *Op) (verdict, error) {
 	id := c.load.log.call(o)
 	v := verdict{Fail, false} // without a connection nothing is sent
 	etcd, err := c.dial(ctx)
-	if err == nil {
+	switch {
+	case err == nil && ctx.Err() != nil: // to log in took as long as a call may
+		err, v.answered = fmt.Errorf("dial %s: %w", c.endpoint, ctx.Err()), true
+	case err == nil:
 		err = send(ctx, etcd, o)
 		v = judge(err)
 	}
@@ -233,20 +237,30 @@ type connection struct {
 	load       *Load
 	id         int // spreads connections over endpoints
 	endpoint   string
-	generation int // of UseEndpoints that endpoint was chosen under
+	generation int // of the load's list that endpoint was chosen under
 	open       map[string]Etcd
+	to         Dial
+	fixed      []string // of a stale client: all that it knows; nil for the others
 }
 
 func connect(l *Load, id int) connection {
 	list := l.list()
-	return connection{load: l, id: id, endpoint: list[id%len(list)], open: map[string]Etcd{}}
+	return connection{load: l, id: id, endpoint: list[id%len(list)], open: map[string]Etcd{}, to: l.spec.Dial}
+}
+
+// list is what to connect to now. It is never empty.
+func (c *connection) list() []string {
+	if c.fixed != nil {
+		return c.fixed
+	}
+	return c.load.list()
 }
 
 func (c *connection) dial(ctx context.Context) (Etcd, error) {
 	if etcd, ok := c.open[c.endpoint]; ok {
 		return etcd, nil
 	}
-	etcd, err := c.load.spec.Dial(ctx, c.endpoint)
+	etcd, err := c.to(ctx, c.endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -254,15 +268,21 @@ func (c *connection) dial(ctx context.Context) (Etcd, error) {
 	return etcd, nil
 }
 
-// follow moves the client when UseEndpoints was called.
+// follow moves the client when UseEndpoints was called, and when the load's
+// list, which is looked at now and then, has its endpoint no more.
 func (c *connection) follow() {
-	g := c.load.generation()
+	if c.fixed != nil {
+		return
+	}
+	g, evenly := c.load.generation()
 	if g == c.generation {
 		return
 	}
 	c.generation = g
 	list := c.load.list()
-	c.endpoint = list[c.id%len(list)]
+	if evenly || !slices.Contains(list, c.endpoint) {
+		c.endpoint = list[c.id%len(list)]
+	}
 	c.forget(list)
 }
 
@@ -273,7 +293,7 @@ func (c *connection) failOver(answered bool) {
 	if !answered {
 		c.hangUp(c.endpoint)
 	}
-	list := c.load.list()
+	list := c.list()
 	if i := slices.Index(list, c.endpoint); i >= 0 {
 		c.endpoint = list[(i+1)%len(list)]
 	} else {

@@ -48,6 +48,11 @@ const (
 	connectBackoffMax = 20 * time.Millisecond
 	// connectTimeout ends an attempt to connect to a host that is silent.
 	connectTimeout = time.Second
+	// loginTimeout ends a login. One that is given up costs etcd as much as any,
+	// a twentieth of a second of a processor and more, and the next try is one
+	// more: who is as impatient as with a call keeps a busy member from ever
+	// letting anybody in.
+	loginTimeout = 5 * time.Second
 )
 
 // A Dialer makes clients that tell a failure at once: one attempt for each
@@ -61,7 +66,8 @@ type Dialer struct {
 	Connect func(ctx context.Context, address string) (net.Conn, error)
 }
 
-// Dial is a Dial. It blocks only where there is a user to authenticate.
+// Dial is a Dial. It blocks only where there is a user to authenticate, and then
+// maybe longer than its context lasts.
 func (d Dialer) Dial(ctx context.Context, endpoint string) (Etcd, error) {
 	options := []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(failFast),
@@ -79,6 +85,11 @@ func (d Dialer) Dial(ctx context.Context, endpoint string) (Etcd, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		within = max(time.Until(deadline), time.Millisecond)
 	}
+	tries := uint(1) // "retries" counts the first
+	if d.User != "" {
+		within = max(within, loginTimeout)
+		tries = 2 // one to be told that the login has to be made anew
+	}
 	c, err := clientv3.New(clientv3.Config{
 		Endpoints:       []string{endpoint},
 		TLS:             d.TLS,
@@ -86,7 +97,7 @@ func (d Dialer) Dial(ctx context.Context, endpoint string) (Etcd, error) {
 		Password:        d.Password,
 		DialTimeout:     within,
 		DialOptions:     options,
-		MaxUnaryRetries: 1, // one attempt; "retries" counts the first
+		MaxUnaryRetries: tries,
 		Logger:          zap.NewNop(),
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -222,4 +223,63 @@ func keys(t *testing.T, endpoint, prefix string) map[string]string {
 	}
 	require.NotEmpty(t, all)
 	return all
+}
+
+// deafened opens no watch once it is deaf: it holds the call.
+type deafened struct {
+	workload.Etcd
+	deaf *atomic.Bool
+	held chan<- struct{}
+}
+
+func (d deafened) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	if !d.deaf.Load() {
+		return d.Etcd.Watch(ctx, key, opts...)
+	}
+	select {
+	case d.held <- struct{}{}:
+	default:
+	}
+	<-ctx.Done()
+	closed := make(chan clientv3.WatchResponse)
+	close(closed)
+	return closed
+}
+
+// A member that is gone may hold the call that opens a watch for ever; the load
+// ends all the same.
+func TestWatchThatIsNeverOpened(t *testing.T) {
+	c := startCluster(t, 1)
+	s := spec(c.Endpoints()...)
+	s.Watchers = 1
+	var deaf atomic.Bool
+	held := make(chan struct{}, 1)
+	dial := s.Dial
+	s.Dial = func(ctx context.Context, endpoint string) (workload.Etcd, error) {
+		etcd, err := dial(ctx, endpoint)
+		if err != nil {
+			return nil, err
+		}
+		return deafened{etcd, &deaf, held}, nil
+	}
+	l, err := workload.Start(t.Context(), s, nil)
+	require.NoError(t, err)
+	deaf.Store(true)
+	select {
+	case <-held: // it cut itself off, and would resume
+	case <-time.After(patience):
+		t.Fatal("no watch was resumed")
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.Stop()
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		require.NoError(t, err)
+	case <-time.After(patience):
+		t.Fatal("the load does not end")
+	}
+	requireNothingRuns(t)
 }

@@ -270,9 +270,10 @@ type Header struct {
 	Base   time.Time `json:"base"`
 	Seed   int64     `json:"seed"`
 	// Clients are those that work on keys; the lease clients are numbered from
-	// there on.
+	// there on, and after them those that are stale.
 	Clients      int    `json:"clients"`
 	LeaseClients int    `json:"lease_clients,omitempty"`
+	Stale        int    `json:"stale_clients,omitempty"`
 	Watchers     int    `json:"watchers,omitempty"`
 	Prefix       string `json:"prefix"`
 	// StartRevision is the cluster's revision before the first operation.
@@ -366,7 +367,7 @@ func Read(r io.Reader) (*History, error) {
 		return nil, fmt.Errorf("line 1: schema %d, this program reads %d: %w", h.Schema, Schema, ErrForeign)
 	case !whole:
 		return h, fmt.Errorf("line 1 is cut off: %w", ErrTruncated)
-	case h.Clients < 1 || h.LeaseClients < 0 || h.Watchers < 0 || h.Prefix == "" || h.StartRevision < 0:
+	case h.Clients < 1 || h.LeaseClients < 0 || h.Stale < 0 || h.Watchers < 0 || h.Prefix == "" || h.StartRevision < 0:
 		return nil, fmt.Errorf("line 1: header without clients, prefix or start revision: %w", ErrForeign)
 	}
 

@@ -471,8 +471,8 @@ func (o *Op) validCall(h *Header) error {
 	switch {
 	case o.Kind == 0:
 		return errors.New("call of nothing")
-	case o.Client < 0 || o.Client >= h.Clients+h.LeaseClients:
-		return fmt.Errorf("client %d of %d", o.Client, h.Clients+h.LeaseClients)
+	case o.Client < 0 || o.Client >= h.Clients+h.LeaseClients+h.Stale:
+		return fmt.Errorf("client %d of %d", o.Client, h.Clients+h.LeaseClients+h.Stale)
 	case o.Kind.OfLease() && !lease:
 		return fmt.Errorf("client %d has no leases", o.Client)
 	case o.Kind.OfLease() != (o.Key == ""):

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,13 @@ type Spec struct {
 	// Endpoints gives the client URLs to use now. It is asked whenever a
 	// client connects anew, by one goroutine at a time.
 	Endpoints func() []string
-	Dial      Dial
+	// Refresh is how often Endpoints is asked besides, for clients that leave
+	// an endpoint once it is not listed any more, and not only once it fails.
+	// With 0 it is not.
+	Refresh time.Duration
+	Dial    Dial
+	// DialStale is from where stale clients are; Dial when nil.
+	DialStale Dial
 	// Clock is the clock of the record; time.Now when nil.
 	Clock func() time.Time
 }
@@ -45,8 +52,11 @@ func (s Spec) withDefaults() (Spec, error) {
 	if s.Clock == nil {
 		s.Clock = time.Now
 	}
+	if s.DialStale == nil {
+		s.DialStale = s.Dial
+	}
 	switch {
-	case s.Timeout < 0 || s.StartWithin < 0:
+	case s.Timeout < 0 || s.StartWithin < 0 || s.Refresh < 0:
 		return s, errors.New("negative durations")
 	case len(s.Prefix) < 2 || !strings.HasSuffix(s.Prefix, "/"):
 		return s, fmt.Errorf("prefix %q does not end in a slash", s.Prefix)
@@ -71,7 +81,9 @@ type Load struct {
 	mu      sync.Mutex
 	chosen  []string // by UseEndpoints; nil leaves it to spec.Endpoints
 	last    []string // the last list that spec.Endpoints gave, never empty
-	changes int      // how often UseEndpoints was called
+	changes int      // how often clients were to look whether to move
+	stale   []*client
+	reborn  int // how often RestartStale was called
 
 	stopping chan struct{} // closed: finish the call under way, then end
 	stopOnce sync.Once
@@ -132,6 +144,13 @@ func Start(ctx context.Context, spec Spec, log *Log) (*Load, error) {
 		l.arrivals = make(chan struct{}, spec.Backlog)
 		l.running.Go(func() { l.arrive(ctx) })
 	}
+	if spec.Refresh > 0 {
+		l.running.Go(func() {
+			for l.pause(ctx, spec.Refresh) {
+				l.list()
+			}
+		})
+	}
 	var all []starter
 	for i := range spec.Clients + spec.LeaseClients {
 		c := newClient(l, i)
@@ -141,6 +160,11 @@ func Start(ctx context.Context, spec Spec, log *Log) (*Load, error) {
 		} else {
 			l.running.Go(func() { c.runLeases(ctx) })
 		}
+	}
+	for i := range spec.Stale {
+		c := newStale(l, spec.Clients+spec.LeaseClients+i)
+		all, l.stale = append(all, c), append(l.stale, c)
+		l.running.Go(func() { c.runStale(ctx) })
 	}
 	for i := range spec.Watchers {
 		w := newWatcher(l, i, h.StartRevision+1)
@@ -210,6 +234,7 @@ func (l *Load) survey(ctx context.Context) (Header, error) {
 		Profile: &l.spec.Profile,
 
 		LeaseClients: l.spec.LeaseClients,
+		Stale:        l.spec.Stale,
 		Watchers:     l.spec.Watchers,
 		Etcd:         map[string]string{},
 	}
@@ -302,15 +327,20 @@ func (l *Load) list() []string {
 		return l.chosen
 	}
 	if now := l.spec.Endpoints(); len(now) > 0 {
+		if l.spec.Refresh > 0 && !slices.Equal(now, l.last) {
+			l.changes++
+		}
 		l.last = now
 	}
 	return l.last
 }
 
-func (l *Load) generation() int {
+// generation counts the changes of the list that clients follow; evenly says
+// that those are to move too whose endpoint is still on it.
+func (l *Load) generation() (n int, evenly bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.changes
+	return l.changes, l.chosen != nil
 }
 
 // Stop ends the load: the clients finish the calls they have under way, the

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,6 +172,37 @@ func TestUseEndpointsMovesAllClients(t *testing.T) {
 		seen[o.Endpoint] = true
 	}
 	require.Equal(t, map[string]bool{c.Endpoint(1): true, c.Endpoint(2): true}, seen)
+}
+
+func TestClientsLeaveWhatIsNotListedAnyMore(t *testing.T) {
+	c := startCluster(t, 3)
+	var listed atomic.Value
+	listed.Store(c.Endpoints()[:2])
+	s := spec()
+	s.Watchers, s.Refresh = 1, 10*time.Millisecond
+	s.Endpoints = func() []string { return listed.Load().([]string) }
+	l, err := workload.Start(t.Context(), s, nil)
+	require.NoError(t, err)
+	awaitAcked(t, l, 100)
+	listed.Store(c.Endpoints()[1:])
+	moved := l.Now()
+	require.Eventually(t, func() bool { return l.Now() > moved+time.Second }, 10*time.Second, 10*time.Millisecond)
+	h, err := l.Stop()
+	require.NoError(t, err)
+
+	// Nothing failed, and yet all have gone: those to whom it mattered.
+	later, stayed := map[string]bool{}, 0
+	for _, o := range h.Ops {
+		if o.Call < moved+500*time.Millisecond {
+			continue
+		}
+		later[o.Endpoint] = true
+		if o.Endpoint == c.Endpoint(1) {
+			stayed++
+		}
+	}
+	require.NotContains(t, later, c.Endpoint(0))
+	require.Positive(t, stayed, "whose endpoint is still listed stays there")
 }
 
 func TestStartSaysWhoWaitsAndWhy(t *testing.T) {

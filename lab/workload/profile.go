@@ -27,6 +27,11 @@ type Profile struct {
 	LeaseClients int           `json:"lease_clients,omitempty"`
 	LeaseTTL     time.Duration `json:"lease_ttl_ns,omitempty"` // whole seconds, 2 s; etcd may grant more
 
+	// Stale are clients beside the others that were started with the endpoints of
+	// then and never ask for new ones, until Load.RestartStale. They have a rhythm of
+	// their own too.
+	Stale int `json:"stale,omitempty"`
+
 	// Rate is how many calls a second arrive at all clients together, whether
 	// they are answered or not (an open loop). With 0 each client calls again
 	// as soon as it is answered (a closed loop).
@@ -91,7 +96,7 @@ func (p Profile) withDefaults() (Profile, error) {
 	}
 	m := p.Mix
 	switch {
-	case p.Clients < 0 || p.KeysPerClient < 0 || p.SharedKeys < 0 || p.Watchers < 0 || p.LeaseClients < 0 || p.Rate < 0 || p.Backlog < 0:
+	case p.Clients < 0 || p.KeysPerClient < 0 || p.SharedKeys < 0 || p.Watchers < 0 || p.LeaseClients < 0 || p.Stale < 0 || p.Rate < 0 || p.Backlog < 0:
 		return p, errors.New("negative clients, keys, watchers, rate or backlog")
 	case m.Put < 0 || m.Get < 0 || m.SerializableGet < 0 || m.Delete < 0 || m.Txn < 0:
 		return p, errors.New("negative weight in the mix")

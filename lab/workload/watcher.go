@@ -97,16 +97,6 @@ func (w *watcher) watch(ctx context.Context) (told bool, err error) {
 	w.watches++
 	ctx = metadata.AppendToOutgoingContext(ctx, "etcdrill-watch", fmt.Sprintf("%d-%d", w.id, w.watches))
 	w.note(Notice{Kind: Opened, From: w.next})
-	// A member without a leader is to end the watch and not to hold it.
-	responses := etcd.Watch(clientv3.WithRequireLeader(ctx), w.load.spec.Prefix, clientv3.WithPrefix(),
-		clientv3.WithRev(w.next), clientv3.WithCreatedNotify())
-	asking := time.NewTicker(progressEvery)
-	defer asking.Stop()
-	quiet := time.NewTimer(silence)
-	defer quiet.Stop()
-	cutOff := time.NewTimer(cutOffMin + time.Duration(w.random.Int64N(int64(cutOffMax-cutOffMin))))
-	defer cutOff.Stop()
-	drain := w.load.drain
 	end := func(n Notice, err error) (bool, error) {
 		n.Kind = Ended
 		if err != nil {
@@ -115,6 +105,21 @@ func (w *watcher) watch(ctx context.Context) (told bool, err error) {
 		w.note(n)
 		return told, err
 	}
+	// A member without a leader is to end the watch and not to hold it. One that
+	// is gone holds the call itself, for as long as it may.
+	opening := time.AfterFunc(silence, cancel)
+	responses := etcd.Watch(clientv3.WithRequireLeader(ctx), w.load.spec.Prefix, clientv3.WithPrefix(),
+		clientv3.WithRev(w.next), clientv3.WithCreatedNotify())
+	if !opening.Stop() {
+		return end(Notice{}, errSilent)
+	}
+	asking := time.NewTicker(progressEvery)
+	defer asking.Stop()
+	quiet := time.NewTimer(silence)
+	defer quiet.Stop()
+	cutOff := time.NewTimer(cutOffMin + time.Duration(w.random.Int64N(int64(cutOffMax-cutOffMin))))
+	defer cutOff.Stop()
+	drain := w.load.drain
 	for {
 		select {
 		case <-ctx.Done():

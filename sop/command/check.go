@@ -174,7 +174,7 @@ func (t Target) take(args []string, targets []Target) ([]string, error) {
 		}
 		a := args[0]
 		switch {
-		case a == "":
+		case a == "" && !t.Lists:
 			return nil, t.wrong("%s is empty", name)
 		case strings.HasPrefix(a, "-"):
 			return nil, t.wrong("%s is missing before %s: arguments come first, then flags", name, a)
@@ -200,6 +200,9 @@ func (t Target) take(args []string, targets []Target) ([]string, error) {
 	}
 	for _, f := range taken {
 		if f.Beside != "" && !seen[f.Beside] {
+			if f.Beside != "reason" {
+				return nil, t.wrong("-%s needs -%s beside it", f.Name, f.Beside)
+			}
 			return nil, t.wrong("-%s needs -%s=TEXT beside it: a ticket or a sentence, which is kept in the journals", f.Name, f.Beside)
 		}
 	}

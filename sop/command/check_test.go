@@ -110,6 +110,7 @@ func TestRefused(t *testing.T) {
 	}
 	// An unset variable is how a whole cluster was removed once.
 	require.ErrorContains(t, Check([]string{"removeMember", ""}, Targets()), "HOST is empty")
+	require.NoError(t, Check([]string{"migrate", "", "-plan"}, Targets()), "a list without hosts is for the procedure to refuse, with status 3")
 	require.ErrorContains(t, Check([]string{"removeMember", "a\nb"}, Targets()), "control character")
 	require.ErrorContains(t, Check([]string{"removeMember", "a", "-expect=\x1b"}, Targets()), "control character")
 }

@@ -23,6 +23,9 @@ type Target struct {
 	Alone bool
 	// Site marks a target that reads the inventory and speaks to its hosts.
 	Site bool
+	// Lists marks one whose argument is a list: an empty one is a list too, and
+	// the procedure refuses it.
+	Lists bool
 }
 
 // A Flag is an option, typed -name=value.
@@ -70,6 +73,22 @@ func positive(name string) Flag {
 	return Flag{Name: name, Type: "int", Check: func(v string) error {
 		if n, err := strconv.Atoi(v); err != nil || n < 1 {
 			return errors.New("give a whole number from 1")
+		}
+		return nil
+	}}
+}
+
+func size(name string) Flag {
+	return Flag{Name: name, Type: "string", Check: func(v string) error {
+		_, err := sop.ParseBytes(v)
+		return err
+	}}
+}
+
+func natural(name string) Flag {
+	return Flag{Name: name, Type: "int", Check: func(v string) error {
+		if n, err := strconv.Atoi(v); err != nil || n < 0 {
+			return errors.New("give a whole number from 0")
 		}
 		return nil
 	}}
@@ -135,7 +154,7 @@ func address(s string) error {
 }
 
 func benchmark(name string) error {
-	all := []string{"LabUp", "LabThroughput", "LabRecording", "CreateCluster", "AddMember", "RemoveFollower", "ReloadRestart", "RollingRestart", "RemoveLeader", "Drill"}
+	all := []string{"LabUp", "LabThroughput", "LabRecording", "CreateCluster", "AddMember", "RemoveFollower", "ReloadRestart", "RollingRestart", "RemoveLeader", "Migrate", "Upgrade", "Drill"}
 	if slices.Contains(all, name) {
 		return nil
 	}
@@ -168,21 +187,38 @@ func Waivable() []string {
 	return []string{
 		"certificates",
 		"client-reaches",
+		"clients-reachable",
+		"clients-renewed",
+		"clients-trust",
 		"clocks",
+		"data-quorum",
+		"defrag-version",
 		"disk",
+		"env-credentials",
 		"inventory-agrees",
+		"living-quorum",
+		"log-applied",
 		"no-member",
 		"no-proxy",
+		"own-data",
 		"postgres-sound",
 		"quota-headroom",
 		"references-editable",
 		"references-reachable",
 		"remembered-cluster",
+		"settings-known",
+		"snapshot-cluster",
+		"sound-release",
 		"spare",
+		"stale-clients",
+		"survivors",
+		"unfenced",
+		"unknown-clients",
 		"unreachable",
 		"versions",
 		"vip-manager-version",
 		"voters-answer",
+		"wanted-version",
 	}
 }
 
@@ -194,6 +230,11 @@ func procedure(name string, args []string, own ...Flag) Target {
 		Flag{Name: "expect", Type: "string", Check: digest}, Flag{Name: "notAfter", Type: "string", Check: moment})}
 }
 
+func listing(t Target) Target {
+	t.Lists = true
+	return t
+}
+
 func (t Target) with(more ...Flag) Target {
 	t.Flags = append(t.Flags, more...)
 	return t
@@ -202,6 +243,7 @@ func (t Target) with(more ...Flag) Target {
 // Targets are all targets, in the order of the magefile.
 func Targets() []Target {
 	confirm := text("confirm")
+	data := beside(text("snapshot"), "rehearse")
 	soak := duration("soak")
 	edit := choice("inventory", "edit", "patch", "none")
 	host := []string{"HOST"}
@@ -212,26 +254,37 @@ func Targets() []Target {
 		procedure("purgeCluster", nil).with(confirm),
 		procedure("purgeHost", host).with(confirm),
 		procedure("clientEnv", nil, boolean("install"), boolean("check")),
-		procedure("reloadConfig", nil, each("only", anyElement), boolean("restart"), boolean("vips")).with(soak),
-		procedure("addMember", host).with(edit),
-		procedure("removeMember", host).with(edit),
-		procedure("restart", nil).with(soak),
-		procedure("snapshot", []string{"FILE"}),
+		procedure("reloadConfig", nil, each("only", anyElement), boolean("restart"), boolean("vips")).with(soak, data),
+		procedure("addMember", host).with(edit, data),
+		procedure("removeMember", host).with(edit, data),
+		procedure("replaceMember", []string{"OLD", "NEW"}).with(edit, data),
+		listing(procedure("migrate", []string{"HOSTS"}, choice("stale", "wait", "refuse", "ignore")).with(edit, data)),
+		procedure("restart", nil).with(soak, data),
+		procedure("upgrade", []string{"VERSION"}, boolean("downgrade")).with(soak, data),
+		procedure("moveLeader", nil, text("to")).with(data),
+		procedure("defrag", nil, size("least")).with(soak, data),
+		procedure("compact", nil, positive("revision"), natural("keep")).with(data),
+		{Name: "alarm:list", Flags: []Flag{boolean("tunnel"), boolean("json")}, Alone: true, Site: true},
+		procedure("alarm:disarm", nil).with(data),
+		procedure("rotateCerts", nil, choice("ca", sop.Strides()...), beside(boolean("clients"), "ca")).with(soak, data),
+		procedure("enableAuth", nil).with(data),
+		procedure("snapshot", []string{"FILE"}, boolean("survivors")),
+		procedure("restore", []string{"FILE"}, boolean("again")).with(confirm),
 		{Name: "status", Flags: []Flag{boolean("tunnel"), boolean("json")}, Alone: true, Site: true},
 		{Name: "sudoers", Flags: []Flag{text("user")}, Alone: true},
 		{Name: "rehearse", Flags: []Flag{whole("seed")}, Alone: true},
-		{Name: "lab:up", Flags: []Flag{choice("kind", "embedded", "container"), text("inventory"), each("hosts", address), text("name")}, Alone: true},
+		{Name: "lab:up", Flags: []Flag{choice("kind", "embedded", "container"), text("inventory"), each("hosts", address), text("name"), each("etcd", anyElement)}, Alone: true},
 		{Name: "lab:down", Flags: []Flag{text("name")}, Alone: true},
 		{Name: "lab:list"},
 		{Name: "lab:doctor"},
 		{Name: "lab:heal"},
-		{Name: "scenario:run", Args: []string{"PATTERN"}, Flags: []Flag{choice("lab", "embedded", "container"), whole("seed"), positive("count"), text("junit"), boolean("shrink")}, Alone: true},
+		{Name: "scenario:run", Args: []string{"PATTERN"}, Flags: []Flag{choice("lab", "embedded", "container"), whole("seed"), positive("count"), duration("walk"), text("mutant"), text("junit"), boolean("shrink")}, Alone: true},
 		{Name: "scenario:mutants", Flags: []Flag{each("only", anyElement), whole("seed")}, Alone: true},
 		{Name: "scenario:list"},
 		{Name: "scenario:check", Args: []string{"DIR"}},
 		{Name: "test"},
 		{Name: "lint"},
-		{Name: "bench", Flags: []Flag{choice("lab", "embedded", "container"), each("only", benchmark), positive("count"), whole("seed")}},
+		{Name: "bench", Flags: []Flag{choice("lab", "embedded", "container"), each("only", benchmark), positive("count"), whole("seed"), positive("rate")}},
 		{Name: "check"},
 	}
 }

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // PatroniEndpoints gives the endpoints in a Patroni file, etcd3.hosts, as
@@ -72,6 +74,13 @@ type Patroni struct {
 	PostgresConnect string // host:port that others are told for PostgreSQL
 	Plain           bool   // etcd is spoken to without TLS: etcd3.protocol is not https
 	CA, Cert, Key   string // files for etcd
+	User, Password  string // for etcd
+	Namespace       string // of its keys; "/service/" where the file names none
+}
+
+// Prefix is what all keys of its cluster begin with.
+func (p Patroni) Prefix() string {
+	return "/" + strings.Trim(cmp.Or(p.Namespace, "service"), "/") + "/" + p.Scope + "/"
 }
 
 // ParsePatroni reads what a Patroni file says, whether or not it names etcd.
@@ -90,6 +99,7 @@ func ParsePatroni(content []byte) (Patroni, error) {
 		{&p.RESTConnect, []string{"restapi", "connect_address"}}, {&p.PostgresConnect, []string{"postgresql", "connect_address"}},
 		{&protocol, []string{"etcd3", "protocol"}},
 		{&p.CA, []string{"etcd3", "cacert"}}, {&p.Cert, []string{"etcd3", "cert"}}, {&p.Key, []string{"etcd3", "key"}},
+		{&p.User, []string{"etcd3", "username"}}, {&p.Password, []string{"etcd3", "password"}}, {&p.Namespace, []string{"namespace"}},
 	} {
 		if *f.to, err = d.text(f.path...); err != nil {
 			return Patroni{}, fmt.Errorf("read Patroni's file: %w", err)

@@ -16,11 +16,22 @@ import (
 // old one that comes back is taken into the new one, with its old data. The
 // token is read at the first start only, so a fresh one costs nothing.
 func NewToken(now time.Time, random io.Reader) (string, error) {
+	return newToken("etcd-", now, random)
+}
+
+// NewRestoreToken makes one for a cluster that is restored. It is of another form,
+// so that nobody who goes on with a creation that was cut off starts blank members
+// beside restored ones.
+func NewRestoreToken(now time.Time, random io.Reader) (string, error) {
+	return newToken("etcd-restore-", now, random)
+}
+
+func newToken(prefix string, now time.Time, random io.Reader) (string, error) {
 	var b [8]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return "", fmt.Errorf("read randomness for an initial-cluster-token: %w", err)
 	}
-	return "etcd-" + now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:]), nil
+	return prefix + now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:]), nil
 }
 
 // IsToken reports whether a token has the form that NewToken gives. Pigsty's

@@ -70,6 +70,8 @@ type VIPManager struct {
 	Endpoints    []string
 	CA, Cert     string // files for etcd; empty without TLS
 	Key          string
+	User         string // for etcd
+	Password     string
 }
 
 // ParseVIPManager reads a vip-manager file and refuses one that vip-manager
@@ -89,6 +91,7 @@ func ParseVIPManager(content []byte) (VIPManager, error) {
 		{&m.IP, "ip", "", true}, {&mask, "netmask", "mask", true}, {&device, "interface", "iface", true},
 		{&m.TriggerKey, "trigger-key", "key", true}, {&m.TriggerValue, "trigger-value", "nodename", false},
 		{&m.CA, "etcd-ca-file", "", false}, {&m.Cert, "etcd-cert-file", "", false}, {&m.Key, "etcd-key-file", "", false},
+		{&m.User, "etcd-user", "", false}, {&m.Password, "etcd-password", "", false},
 	} {
 		if *f.to, err = d.text(f.key); err == nil && *f.to == "" && f.old != "" {
 			*f.to, err = d.text(f.old)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"time"
 )
@@ -20,6 +21,10 @@ type Host interface {
 	// ErrUnreachable: nothing was changed. A connection lost after the change
 	// was sent gives ErrUnknown: look again before deciding anything.
 	Do(ctx context.Context, a Act) error
+	// Fetch writes the whole content of a file to w, as it is while it is read, and
+	// changes nothing. An unreachable host gives an error that wraps
+	// ErrUnreachable. What came before an error is worth nothing.
+	Fetch(ctx context.Context, path string, w io.Writer) error
 }
 
 // A Connector is a Host that has to be connected to. Look and Do do it by
@@ -29,6 +34,26 @@ type Connector interface {
 	// Connect ends when it is connected, when it cannot be, or with ctx. Which of
 	// them it was is for Look to say.
 	Connect(ctx context.Context)
+}
+
+// A Sequencer is a Host to which several changes cost little more than one.
+type Sequencer interface {
+	// DoAll makes changes one after the other, until one fails. It tells how many
+	// were made; with ErrUnknown there may be more. The error is that of the next.
+	DoAll(ctx context.Context, all []Act) (made int, err error)
+}
+
+// DoAll makes changes one after the other, as a Sequencer does, on any Host.
+func DoAll(ctx context.Context, h Host, all []Act) (made int, err error) {
+	if s, ok := h.(Sequencer); ok {
+		return s.DoAll(ctx, all)
+	}
+	for i, a := range all {
+		if err := h.Do(ctx, a); err != nil {
+			return i, err
+		}
+	}
+	return len(all), nil
 }
 
 var (
@@ -78,11 +103,17 @@ type Question struct {
 	Sums  []string `json:",omitempty"` // files whose sha256 to tell, for secrets; absolute paths
 	Dirs  []string `json:",omitempty"` // directories to measure, absolute paths
 	Ports []int    `json:",omitempty"` // TCP ports of which to name the listener
-	Users []string `json:",omitempty"` // users of which to say whether they exist
-	Etcd  string   `json:",omitempty"` // path of the etcd binary whose version to ask, usually /usr/bin/etcd
-	Dial  []string `json:",omitempty"` // "address:port" pairs to which to try a TCP connection from there
+	// Callers are TCP ports of which to name who is connected.
+	Callers []int    `json:",omitempty"`
+	Users   []string `json:",omitempty"` // users of which to say whether they exist
+	Etcd    string   `json:",omitempty"` // path of the etcd binary whose version to ask, usually /usr/bin/etcd
+	Dial    []string `json:",omitempty"` // "address:port" pairs to which to try a TCP connection from there
 	// Programs are paths of programs whose version to ask, as --version tells it.
 	Programs []string `json:",omitempty"`
+	// Package is one of which to say which versions could be installed.
+	Package string `json:",omitempty"`
+	// Trials are programs to run for a moment, to see what they say.
+	Trials []Trial `json:",omitempty"`
 	// Globs are patterns of files to name, absolute, with * and ? alone.
 	Globs []string `json:",omitempty"`
 	// Addrs asks for the IP addresses of the host's interfaces.
@@ -93,6 +124,24 @@ type Question struct {
 	HTTP []string `json:",omitempty"`
 	// TLS are handshakes to try from there with files that lie there.
 	TLS []Handshake `json:",omitempty"`
+}
+
+// A Trial is a program to run for a moment, to see what it says of arguments,
+// variables and a configuration that it is not to act on. It has five seconds,
+// and no environment but Env.
+type Trial struct {
+	Program string   // path on the host
+	Args    []string `json:",omitempty"`
+	Env     []string `json:",omitempty"` // NAME=value
+	// Config, where it is not empty, is put into a file for the time of the trial,
+	// and stands first among the arguments: --config-file=FILE.
+	Config []byte `json:",omitempty"`
+}
+
+// Tried is what a Trial came to.
+type Tried struct {
+	Status int    // exit status; 124 when its time was up
+	Said   string // the last 4 KiB of what it wrote
 }
 
 // A Handshake is a TLS connection with a client certificate, as a client on the
@@ -111,11 +160,16 @@ type Facts struct {
 	Sums   map[string]string `json:",omitempty"` // hex; absent when the file is not there, "" when it cannot be read
 	Dirs   map[string]Dir    `json:",omitempty"`
 	Ports  map[int]string    `json:",omitempty"` // command name of the listener; absent when the port is free
-	Users  map[string]bool   `json:",omitempty"`
-	Dials  map[string]string `json:",omitempty"` // "" when it connected, else the error's text
-	Etcd   Binary            `json:",omitzero"`
+	// Callers are the other ends of the connections to a port, as "address:port",
+	// sorted; absent when there are none.
+	Callers map[int][]string  `json:",omitempty"`
+	Users   map[string]bool   `json:",omitempty"`
+	Dials   map[string]string `json:",omitempty"` // "" when it connected, else the error's text
+	Etcd    Binary            `json:",omitzero"`
 
 	Programs   map[string]Binary   `json:",omitempty"` // absent when it is not there
+	Offers     []string            `json:",omitempty"` // versions of Package, as its manager spells them
+	Trials     []Tried             `json:",omitempty"` // one for each of Trials, in its order
 	Globs      map[string][]string `json:",omitempty"` // sorted; absent when nothing matches
 	Addrs      []string            `json:",omitempty"` // without prefix length, loopback left out, sorted
 	HTTP       map[string]Reply    `json:",omitempty"`
@@ -163,7 +217,10 @@ type File struct {
 	Owner   string
 	Group   string
 	Mode    fs.FileMode // permission bits
-	Problem string      // why the content could not be read, though the file exists
+	// Changed is when the file, or who may do what with it, was changed last, by the
+	// host's clock: when it was put in place, where it was replaced by another.
+	Changed time.Time
+	Problem string // why the content could not be read, though the file exists
 }
 
 // A Dir is a directory and what of etcd is in it.
@@ -173,13 +230,14 @@ type Dir struct {
 	Owner     string
 	Group     string
 	Mode      fs.FileMode
-	Entries   []string // names directly inside, sorted, without what was set aside
-	WAL       bool     // a write-ahead log is in it (member/wal, or *.wal directly)
-	WALHead   []byte   // first 512 bytes of the newest WAL segment: member and cluster ID stand there
-	UsedBytes int64    // of everything inside
-	FreeBytes int64    // free to an ordinary user on the filesystem that it is on, or would be
-	Aside     []Aside  // what earlier runs set aside in it, oldest first
-	Problem   string   // why it could not be looked into
+	Entries   []string  // names directly inside, sorted, without what was set aside
+	WAL       bool      // a write-ahead log is in it (member/wal, or *.wal directly)
+	WALHead   []byte    // first 512 bytes of the newest WAL segment: member and cluster ID stand there
+	UsedBytes int64     // of everything inside
+	FreeBytes int64     // free to an ordinary user on the filesystem that it is on, or would be
+	Changed   time.Time // when a file in it was last written, without what was set aside; zero when there is none
+	Aside     []Aside   // what earlier runs set aside in it, oldest first
+	Problem   string    // why it could not be looked into
 }
 
 // An Aside is data that was moved away and kept.

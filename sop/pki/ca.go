@@ -84,7 +84,9 @@ func (p Pair) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.String())
 //
 // random gives the serial number; Go takes keys from the system's own source
 // of randomness whatever it is given.
-func NewCA(random io.Reader, now time.Time) (*CA, error) {
+func NewCA(random io.Reader, now time.Time) (*CA, error) { return makeCA(random, now, CAName) }
+
+func makeCA(random io.Reader, now time.Time, name string) (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), random)
 	if err != nil {
 		return nil, fmt.Errorf("make the CA's key: %w", err)
@@ -95,7 +97,7 @@ func NewCA(random io.Reader, now time.Time) (*CA, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: CAName, Organization: []string{"pigsty"}, OrganizationalUnit: []string{"ca"}},
+		Subject:               pkix.Name{CommonName: name, Organization: []string{"pigsty"}, OrganizationalUnit: []string{"ca"}},
 		NotBefore:             now.Add(-backdate).UTC(),
 		NotAfter:              now.Add(CAValidity).UTC(),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
@@ -147,14 +149,34 @@ func checkName(name string) error {
 // Issue makes a key and signs a certificate for a member: as server and as
 // client, valid for 127.0.0.1, localhost, its host and its name.
 func (ca *CA) Issue(random io.Reader, now time.Time, leaf Leaf) (Pair, error) {
-	pair, err := ca.issue(random, now, leaf)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), random)
+	if err != nil {
+		return Pair{}, fmt.Errorf("issue certificate of %s: make key: %w", leaf.Name, err)
+	}
+	pair, err := ca.issue(random, now, leaf, key)
 	if err != nil {
 		return Pair{}, fmt.Errorf("issue certificate of %s: %w", leaf.Name, err)
 	}
 	return pair, nil
 }
 
-func (ca *CA) issue(random io.Reader, now time.Time, leaf Leaf) (Pair, error) {
+// Renew signs another certificate for a member, for the key that it has. The
+// file of the certificate can then take the place of the one before at once, and
+// key and certificate fit at every moment.
+func (ca *CA) Renew(random io.Reader, now time.Time, leaf Leaf, keyPEM []byte) (Pair, error) {
+	key, err := parseKey(keyPEM)
+	if err != nil {
+		return Pair{}, fmt.Errorf("renew certificate of %s: %w", leaf.Name, err)
+	}
+	pair, err := ca.issue(random, now, leaf, key)
+	if err != nil {
+		return Pair{}, fmt.Errorf("renew certificate of %s: %w", leaf.Name, err)
+	}
+	pair.KeyPEM = bytes.Clone(keyPEM) // byte by byte as it is on the host
+	return pair, nil
+}
+
+func (ca *CA) issue(random io.Reader, now time.Time, leaf Leaf, key crypto.Signer) (Pair, error) {
 	if err := checkName(leaf.Name); err != nil {
 		return Pair{}, err
 	}
@@ -181,10 +203,6 @@ func (ca *CA) issue(random io.Reader, now time.Time, leaf Leaf) (Pair, error) {
 	}
 	if notAfter.After(ca.Cert.NotAfter) {
 		notAfter = ca.Cert.NotAfter
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), random)
-	if err != nil {
-		return Pair{}, fmt.Errorf("make key: %w", err)
 	}
 	serial, err := newSerial(random)
 	if err != nil {

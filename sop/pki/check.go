@@ -182,6 +182,15 @@ func (ca *CA) Verifies(certPEM []byte) error {
 	}
 }
 
+// NotAfter is when a certificate ends; zero where it is none.
+func NotAfter(certPEM []byte) time.Time {
+	certs, err := parseCerts(certPEM)
+	if err != nil {
+		return time.Time{}
+	}
+	return certs[0].NotAfter
+}
+
 // IssuedTo reports whether a certificate names a host.
 func IssuedTo(certPEM []byte, host string) bool {
 	certs, err := parseCerts(certPEM)

@@ -17,6 +17,9 @@
 // hosts alone, and Save never writes over a CA. Where members run already, the
 // CA of the directory has to be the one that they serve; Verifies tells.
 //
+// Another CA takes the place of the first in two strides, and in between both are
+// trusted: see rotation.go.
+//
 // Private keys stand in fields named so and in files of mode 0600. No error
 // and no String of this package shows one.
 package pki

@@ -156,3 +156,33 @@ func ownHosts(ips []net.IP, names []string, name string) int {
 	}
 	return n
 }
+
+// Named gives the common name of the first certificate, and the beginning of its
+// fingerprint, which is what tells two of one name apart.
+func Named(certPEM []byte) (name, print string) {
+	certs, err := parseCerts(certPEM)
+	if err != nil {
+		return "", ""
+	}
+	const enough = len("AB:CD:EF:01")
+	return certs[0].Subject.CommonName, fingerprint(certs[0])[:enough]
+}
+
+// First gives the first certificate alone; nil where there is none.
+func First(certsPEM []byte) []byte {
+	certs, err := parseCerts(certsPEM)
+	if err != nil {
+		return nil
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certs[0].Raw})
+}
+
+// Serves reports whether a certificate may be shown by servers as well as by
+// clients.
+func Serves(certPEM []byte) bool {
+	certs, err := parseCerts(certPEM)
+	return err == nil && (len(certs[0].ExtKeyUsage) == 0 && len(certs[0].UnknownExtKeyUsage) == 0 ||
+		slices.ContainsFunc(certs[0].ExtKeyUsage, func(u x509.ExtKeyUsage) bool {
+			return u == x509.ExtKeyUsageServerAuth || u == x509.ExtKeyUsageAny
+		}))
+}

@@ -67,15 +67,15 @@ func module(version string) (mod, sum []byte, err error) {
 
 // keyOfEtcd is what binaries are known by: what they are made from, and for
 // which processor.
-func keyOfEtcd(version, arch string) (string, error) {
+func keyOfEtcd(version, arch string, more ...string) (string, error) {
 	mod, sum, err := module(version)
 	if err != nil {
 		return "", err
 	}
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(arch), mod, sum} {
+	for _, part := range append([]string{arch, string(mod), string(sum)}, more...) {
 		fmt.Fprintf(h, "%d\n", len(part))
-		h.Write(part)
+		io.WriteString(h, part)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
@@ -89,33 +89,43 @@ func Etcd(ctx context.Context, cache, version, arch string, log io.Writer) (stri
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "etcd-"+version+"-"+arch+"-"+key)
+	return kept(ctx, cache, "etcd-"+version+"-"+arch+"-"+key, fmt.Sprintf("etcd %s for linux/%s", version, arch), log,
+		func(work string) error { return build(ctx, work, version, arch) })
+}
+
+// kept gives a directory of the cache, after it was built where it is not there:
+// what it is to hold is made in bin of the directory that build is given.
+func kept(ctx context.Context, cache, name, what string, log io.Writer, build func(work string) error) (string, error) {
+	dir := filepath.Join(cache, name)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("look for etcd %s: %w", version, err)
+		return "", fmt.Errorf("look for %s: %w", what, err)
 	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("keep etcd %s: %w", version, err)
+		return "", fmt.Errorf("keep %s: %w", what, err)
 	}
 	// In the same directory, so that it can be moved into place.
 	work, err := os.MkdirTemp(cache, ".build-")
 	if err != nil {
-		return "", fmt.Errorf("build etcd %s: %w", version, err)
+		return "", fmt.Errorf("build %s: %w", what, err)
 	}
 	defer os.RemoveAll(work)
 	if log == nil {
 		log = io.Discard
 	}
-	fmt.Fprintf(log, "building etcd %s for linux/%s\n", version, arch)
-	if err := build(ctx, work, version, arch); err != nil {
-		return "", fmt.Errorf("build etcd %s: %w", version, err)
+	fmt.Fprintf(log, "building %s\n", what)
+	if err := os.Mkdir(filepath.Join(work, "bin"), 0o755); err != nil {
+		return "", fmt.Errorf("build %s: %w", what, err)
+	}
+	if err := build(work); err != nil {
+		return "", fmt.Errorf("build %s: %w", what, err)
 	}
 	if err := os.Rename(filepath.Join(work, "bin"), dir); err != nil {
 		if _, there := os.Stat(dir); there == nil {
 			return dir, nil // another was faster
 		}
-		return "", fmt.Errorf("keep etcd %s: %w", version, err)
+		return "", fmt.Errorf("keep %s: %w", what, err)
 	}
 	return dir, nil
 }
@@ -125,29 +135,43 @@ func build(ctx context.Context, work, version, arch string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(work, "go.mod"), mod, 0o644); err != nil {
+	if err := writeModule(work, mod, sum); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(work, "go.sum"), sum, 0o644); err != nil {
-		return err
-	}
-	if err := os.Mkdir(filepath.Join(work, "bin"), 0o755); err != nil {
-		return err
-	}
-	for name, pkg := range programs() {
-		cmd := exec.CommandContext(ctx, "go", "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join("bin", name), pkg)
-		cmd.Dir = work
-		// The caller's settings of where modules come from hold; those of how a
-		// build is made would make another.
-		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=")
-		var said bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &said, &said
-		if err := cmd.Run(); err != nil {
-			if errors.Is(err, exec.ErrNotFound) {
-				return errors.New("the go command is needed for this, and is not in the PATH: install Go, or make the lab once where there is one and move the image with docker save and load")
-			}
-			return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(said.String()))
+	for name := range programs() {
+		if err := buildProgram(ctx, work, arch, name); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// buildProgram builds one of the programs of the module that is in work.
+func buildProgram(ctx context.Context, work, arch, name string) error {
+	_, err := goCommand(ctx, work, arch, "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join("bin", name), programs()[name])
+	return err
+}
+
+// goCommand runs the go command. The caller's settings of where modules come from
+// hold; those of how a build is made would make another.
+func goCommand(ctx context.Context, dir, arch string, args ...string) ([]byte, error) {
+	said, err := command(ctx, dir, []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch, "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT="}, "go", args...)
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, errors.New("the go command is needed for this, and is not in the PATH: install Go, or make the lab once where there is one and move the image with docker save and load")
+	}
+	return said, err
+}
+
+// command runs a program and gives what it prints; what it says besides is in the
+// error.
+func command(ctx context.Context, dir string, env []string, name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(cmd.Environ(), env...)
+	var printed, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &printed, &said
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(printed.String()+said.String()))
+	}
+	return printed.Bytes(), nil
 }

@@ -40,12 +40,12 @@ Acquire::Check-Valid-Until "false";
 // An image is another as soon as anything that goes into it is.
 func TestRef(t *testing.T) {
 	seen := map[string]bool{}
-	for _, role := range []Role{Machine, Database} {
+	for _, role := range []Role{Machine, Database, Packaged} {
 		for _, v := range Versions() {
 			for _, arch := range []string{"amd64", "arm64"} {
 				ref, err := Ref(role, v, arch)
 				require.NoError(t, err)
-				require.Regexp(t, `^etcdrill/(machine|database):3\.[5-7]\.[0-9]+-[0-9a-f]{12}$`, ref)
+				require.Regexp(t, `^etcdrill/(machine|database|packaged):3\.[5-7]\.[0-9]+-[0-9a-f]{12}$`, ref)
 				require.False(t, seen[ref], ref)
 				seen[ref] = true
 			}
@@ -60,7 +60,7 @@ func TestRef(t *testing.T) {
 
 // The modules name one version of etcd's programs, that which they are named for.
 func TestModules(t *testing.T) {
-	require.Len(t, Versions(), 3)
+	require.Len(t, Versions(), 4)
 	for _, v := range Versions() {
 		mod, sum, err := module(v)
 		require.NoError(t, err)

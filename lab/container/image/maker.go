@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:embed Dockerfile root
+//go:embed Dockerfile root packages
 var source embed.FS
 
 // A Role is what a machine is for, a stage of the Dockerfile.
@@ -34,6 +34,9 @@ type Role string
 const (
 	Machine  Role = "machine"  // etcd alone
 	Database Role = "database" // PostgreSQL, Patroni and vip-manager beside it
+	// Packaged has no etcd, and Debian's to install: from a repository of its own,
+	// by apt, and by dnf where apt-get is taken away.
+	Packaged Role = "packaged"
 )
 
 // A Maker makes images.
@@ -72,7 +75,7 @@ func (s *shared) Write(b []byte) (int, error) {
 
 // Ref is the name of an image for a processor, as Go names it.
 func Ref(role Role, etcd, arch string) (string, error) {
-	if role != Machine && role != Database {
+	if role != Machine && role != Database && role != Packaged {
 		return "", fmt.Errorf("no machine is a %q", role)
 	}
 	key, err := keyOfEtcd(etcd, arch)

@@ -50,8 +50,13 @@ type patroniReply struct {
 	}
 }
 
-// replyTimeout is how long Patroni may take to answer about itself.
-const replyTimeout = 2 * time.Second
+const (
+	// replyTimeout is how long Patroni may take to answer about itself.
+	replyTimeout = 2 * time.Second
+	// answersWithin is for how long it is asked again where the end of something
+	// hangs on the answer: the machine may be busy with others.
+	answersWithin = 30 * time.Second
+)
 
 // get asks one machine's Patroni. Some answers come with status 503: they are
 // answers all the same.
@@ -105,6 +110,17 @@ func (c *Cluster) leads(ctx context.Context, i instance) error {
 		return fmt.Errorf("%s is %s and %s, not a running primary", i.Name, s.Role, s.State)
 	}
 	return nil
+}
+
+// answered is topology once every instance has answered.
+func (c *Cluster) answered(ctx context.Context) (t Topology, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	err = await(ctx, lookEvery, func(ctx context.Context) error {
+		t, err = c.topology(ctx)
+		return err
+	})
+	return t, err
 }
 
 // topology asks each instance about itself. What Patroni says of the others

@@ -310,7 +310,7 @@ func (c *Cluster) holds(ctx context.Context, i instance) (bool, error) {
 // waits until the replicas have replayed what the primary had when it was
 // called.
 func (c *Cluster) Rows(ctx context.Context) (map[string][]int64, error) {
-	t, err := c.topology(ctx)
+	t, err := c.answered(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -79,7 +79,7 @@ func (c *Cluster) Watch(ctx context.Context) (*Watch, error) {
 	watching, cancel := context.WithCancel(ctx)
 	w := &Watch{cluster: c, cancel: cancel, evidence: Evidence{Instances: c.Instances()}}
 	var err error
-	if w.evidence.Before, err = c.topology(ctx); err != nil {
+	if w.evidence.Before, err = c.answered(ctx); err != nil {
 		cancel()
 		return nil, fmt.Errorf("watch PostgreSQL: %w", err)
 	}
@@ -125,7 +125,7 @@ func (w *Watch) Stop(ctx context.Context) (Evidence, error) {
 	slices.SortStableFunc(e.States, func(a, b State) int { return a.At.Compare(b.At) })
 	slices.SortStableFunc(e.Holdings, func(a, b Holding) int { return a.From.Compare(b.From) })
 	var err error
-	if e.After, err = w.cluster.topology(ctx); err != nil {
+	if e.After, err = w.cluster.answered(ctx); err != nil {
 		return e, fmt.Errorf("end the watch of PostgreSQL: %w", err)
 	}
 	return e, nil

@@ -47,6 +47,14 @@ func (m *Machine) Do(ctx context.Context, a host.Act) error {
 		err = m.release(a)
 	case host.PutProgram:
 		err = m.putProgram(a)
+	case host.CopyProgram:
+		err = m.copyProgram(a)
+	case host.PutFile:
+		err = m.putFile(a)
+	case host.RestoreData:
+		err = m.restoreData(ctx, a)
+	case host.ReplayLog:
+		err = m.replayLog(ctx, a)
 	case host.InstallPackage:
 		err = m.installPackage(a)
 	case host.AddUser:

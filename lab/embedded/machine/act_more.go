@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -48,10 +49,61 @@ func (m *Machine) putProgram(a host.PutProgram) error {
 	return m.owners.set(real, owner{"root", "root"})
 }
 
-// installPackage fails as on a host without a package manager: a lab has no way
-// out to fetch anything from.
+// copyProgram copies a program within the host.
+func (m *Machine) copyProgram(a host.CopyProgram) error {
+	content, err := m.root.read(a.From)
+	if err != nil {
+		return saidf("install: cannot stat '%s': %v", a.From, errors.Unwrap(err))
+	}
+	real, err := m.root.resolve(a.Path, true)
+	if err != nil {
+		return err
+	}
+	if info, err := os.Lstat(m.root.path(real)); err == nil && !info.Mode().IsRegular() {
+		return saidf("install: cannot replace '%s' (%s): not a regular file", a.Path, real)
+	}
+	if err := m.replace(real, content, 0o755); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return saidf("install: cannot create regular file '%s': No such file or directory", a.Path)
+		}
+		return err
+	}
+	return m.owners.set(real, owner{"root", "root"})
+}
+
+// packages are the versions of etcd that the lab has for its hosts, which is what
+// a package manager is to them. A lab that was made without any has none: there
+// is no way out to fetch anything from.
+func (m *Machine) packages(name string) []string {
+	if len(m.config.Versions) == 0 || name != "etcd" && name != "etcd-server" {
+		return nil
+	}
+	all := slices.Sorted(maps.Keys(m.config.Versions))
+	if !slices.Contains(all, EmbeddedVersion()) {
+		all = append(all, EmbeddedVersion())
+	}
+	return all
+}
+
+// installPackage does what apt-get does: a version is a pattern, and without one
+// what is there stays.
 func (m *Machine) installPackage(a host.InstallPackage) error {
-	return saidf("cannot install %s: neither apt-get nor dnf is on this host", a.Package)
+	offers := m.packages(a.Package)
+	if len(offers) == 0 {
+		return saidf("cannot install %s: neither apt-get nor dnf is on this host", a.Package)
+	}
+	if a.Version == "" {
+		if _, err := m.program(etcdPath); err == nil {
+			return nil
+		}
+		a.Version = EmbeddedVersion()
+	}
+	for _, v := range offers {
+		if ok, _ := path.Match(a.Version, v); ok {
+			return m.install(v)
+		}
+	}
+	return saidf("E: Version '%s' for '%s' was not found", a.Version, a.Package)
 }
 
 // addUser does what useradd --system --user-group does.

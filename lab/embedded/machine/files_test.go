@@ -32,9 +32,12 @@ func TestWriteFile(t *testing.T) {
 	require.ErrorContains(t, err, "No such file or directory")
 	require.NotContains(t, err.Error(), m.Root())
 	do(t, m, host.MakeDir{Path: "/etc/etcd", Owner: "etcd", Group: "etcd", Mode: 0o750}, a, a)
+	written := file(t, m, a.Path)
+	require.WithinDuration(t, time.Now(), written.Changed, time.Minute)
+	written.Changed = time.Time{}
 	require.Equal(t, host.File{
 		Exists: true, Real: a.Path, Content: a.Content, Owner: "etcd", Group: "etcd", Mode: 0o600,
-	}, file(t, m, a.Path))
+	}, written)
 	entries, err := os.ReadDir(filepath.Join(m.Root(), "etc/etcd"))
 	require.NoError(t, err)
 	require.Len(t, entries, 1, "no temporary file is left")

@@ -88,6 +88,15 @@ func (m *Machine) Look(ctx context.Context, q host.Question) (host.Facts, error)
 			}
 		}
 	}
+	if len(q.Callers) > 0 {
+		tables, err := m.networkSays(ctx, socketTables, roleTables)
+		if err == nil {
+			facts.Callers, err = host.CallersIn(tables, q.Callers)
+		}
+		if err != nil {
+			return host.Facts{}, fmt.Errorf("list who is connected to %s: %w", m.name, err)
+		}
+	}
 	if len(q.Dial) > 0 {
 		facts.Dials = m.dials(ctx, q.Dial)
 	}
@@ -112,6 +121,9 @@ func (m *Machine) file(name string) host.File {
 	}
 	who := m.owners.of(real)
 	f := host.File{Exists: true, Real: real, Owner: who.User, Group: who.Group, Mode: info.Mode().Perm()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		f.Changed = time.Unix(st.Ctim.Unix())
+	}
 	switch {
 	case info.IsDir():
 		f.Problem = "is a directory"
@@ -185,7 +197,7 @@ func (m *Machine) dir(name string) host.Dir {
 		d.WALHead = head(slices.Max(segments)) // names begin with the sequence number, zero-padded
 		break
 	}
-	d.UsedBytes = used(at)
+	d.UsedBytes, d.Changed = used(at), changed(at)
 	var fsys syscall.Statfs_t
 	if err := syscall.Statfs(at, &fsys); err != nil {
 		d.Problem = fmt.Sprintf("statfs %s: %s", name, err)
@@ -229,6 +241,26 @@ func used(dir string) int64 {
 	return sum
 }
 
+// changed is when a file inside was last written, without what was set aside.
+func changed(dir string) (newest time.Time) {
+	_ = filepath.WalkDir(dir, func(at string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return nil // it went away
+		case e.IsDir():
+			if strings.HasPrefix(e.Name(), host.AsidePrefix) && filepath.Dir(at) == dir {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if info, err := e.Info(); err == nil && info.ModTime().After(newest) {
+			newest = info.ModTime()
+		}
+		return nil
+	})
+	return newest
+}
+
 func (m *Machine) binary(ctx context.Context, name string) host.Binary {
 	b := host.Binary{Path: name}
 	p, err := m.program(name)
@@ -246,7 +278,11 @@ func (m *Machine) binary(ctx context.Context, name string) host.Binary {
 	if p.role == roleExec {
 		ctx, cancel := context.WithTimeout(ctx, askPatience)
 		defer cancel()
-		out, err = m.ask(ctx, m.command(roleExec, "/", name, "--version"))
+		ask := "--version"
+		if path.Base(name) == "etcdutl" {
+			ask = "version" // it knows no such option
+		}
+		out, err = m.ask(ctx, m.command(roleExec, "/", name, ask))
 	}
 	if b.Version = versionIn(out); b.Version != "" {
 		return b

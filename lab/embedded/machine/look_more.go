@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path"
 	"slices"
 	"strings"
@@ -34,6 +35,16 @@ func (m *Machine) lookMore(ctx context.Context, q host.Question, facts *host.Fac
 				facts.Programs[name] = b
 			}
 		}
+	}
+	if q.Package != "" {
+		facts.Offers = m.packages(q.Package)
+	}
+	for _, t := range q.Trials {
+		tried, err := m.try(ctx, t)
+		if err != nil {
+			return fmt.Errorf("try %s on %s: %w", t.Program, m.name, err)
+		}
+		facts.Trials = append(facts.Trials, tried)
 	}
 	if len(q.Globs) > 0 {
 		facts.Globs = map[string][]string{}
@@ -73,6 +84,44 @@ func (m *Machine) lookMore(ctx context.Context, q host.Question, facts *host.Fac
 		}
 	}
 	return nil
+}
+
+// try runs a program for a moment.
+func (m *Machine) try(ctx context.Context, t host.Trial) (host.Tried, error) {
+	const most, late = 4 << 10, 124
+	p, err := m.program(t.Program)
+	if err != nil {
+		return host.Tried{Status: exitExec, Said: m.inside(err).Error()}, nil
+	}
+	args := []string{t.Program}
+	if len(t.Config) > 0 {
+		f, err := os.CreateTemp(m.root.path("/run"), "trial-*.yml")
+		if err != nil {
+			return host.Tried{}, err
+		}
+		defer func() { _ = os.Remove(f.Name()) }()
+		if _, err := f.Write(t.Config); err != nil {
+			return host.Tried{}, errors.Join(err, f.Close())
+		}
+		if err := f.Close(); err != nil {
+			return host.Tried{}, err
+		}
+		args = append(args, "--config-file=/run/"+path.Base(f.Name()))
+	}
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	out, err := m.ask(ctx, m.taskCommand(task{Role: p.role, Root: string(m.root), Dir: "/", Args: append(args, t.Args...), Env: append(baseEnv(), t.Env...)}))
+	tried := host.Tried{Said: out[max(0, len(out)-most):]}
+	var ended *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		tried.Status = late
+	case errors.As(err, &ended):
+		tried.Status = ended.ExitCode()
+	case err != nil:
+		return tried, err
+	}
+	return tried, nil
 }
 
 // glob names what matches a pattern, as a shell does: * and ? match no slash,

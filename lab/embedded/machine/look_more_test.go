@@ -174,6 +174,46 @@ func TestPutProgram(t *testing.T) {
 	require.ErrorContains(t, m.Do(t.Context(), a), "no such file")
 }
 
+func TestCopyProgram(t *testing.T) {
+	m := newMachine(t)
+	do(t, m, host.CopyProgram{From: "/usr/bin/etcd", Path: "/usr/bin/etcd-kept"})
+	require.Equal(t, file(t, m, "/usr/bin/etcd").Content, file(t, m, "/usr/bin/etcd-kept").Content)
+	require.Equal(t, machine.EmbeddedVersion(), look(t, m, host.Question{Programs: []string{"/usr/bin/etcd-kept"}}).Programs["/usr/bin/etcd-kept"].Version)
+	require.ErrorContains(t, m.Do(t.Context(), host.CopyProgram{From: "/usr/bin/none", Path: "/usr/bin/etcd"}), "cannot stat")
+}
+
+// A lab that was made with versions of etcd has them as packages.
+func TestPackages(t *testing.T) {
+	other := filepath.Join(t.TempDir(), "etcd")
+	require.NoError(t, os.WriteFile(other, []byte("#!/bin/sh"), 0o755))
+	m := newMachine(t, func(c *machine.Config) { c.Versions = map[string]string{"3.6.16": other} })
+	require.Equal(t, []string{"3.6.16", machine.EmbeddedVersion()}, look(t, m, host.Question{Package: "etcd"}).Offers)
+	require.Empty(t, look(t, m, host.Question{Package: "postgresql"}).Offers)
+	do(t, m, host.InstallPackage{Package: "etcd", Version: "3.6.16*"})
+	require.Equal(t, "#!/bin/sh", string(file(t, m, "/usr/bin/etcd").Content))
+	do(t, m, host.InstallPackage{Package: "etcd"})
+	require.Equal(t, "#!/bin/sh", string(file(t, m, "/usr/bin/etcd").Content), "what is there stays")
+	require.ErrorContains(t, m.Do(t.Context(), host.InstallPackage{Package: "etcd", Version: "3.4.30"}), "Version '3.4.30' for 'etcd' was not found")
+}
+
+// An etcd says what it makes of a configuration, and goes no further.
+func TestTrials(t *testing.T) {
+	m := newMachine(t)
+	got := look(t, m, host.Question{Trials: []host.Trial{
+		{Program: "/usr/bin/etcd", Config: []byte("name: a\ndata-dir: /dev/null/none\n")},
+		{Program: "/usr/bin/etcd", Config: []byte("name: a\ndata-dir: /dev/null/none\nelection-timeout: 7\n")},
+		{Program: "/usr/bin/none"},
+	}}).Trials
+	require.Contains(t, got[0].Said, "failed to list data directory")
+	require.Contains(t, got[0].Said, "/dev/null/none")
+	require.Contains(t, got[1].Said, "failed to verify flags")
+	require.NotContains(t, got[1].Said, "/dev/null/none")
+	require.NotZero(t, got[2].Status)
+	left, err := os.ReadDir(filepath.Join(m.Root(), "run"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
 func TestInstallPackageWithoutManager(t *testing.T) {
 	m := newMachine(t)
 	err := m.Do(t.Context(), host.InstallPackage{Package: "etcd-server"})

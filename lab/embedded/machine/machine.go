@@ -44,6 +44,9 @@ type Config struct {
 	Versions   map[string]string // version -> path of a real, statically linked etcd
 	Version    string            // installed in a new root; empty is the embedded one
 	Mounts     []string          // directories that count as mount points
+	// Environment is what units have in their environment beside what systemd and
+	// their files give them, NAME=value each.
+	Environment []string
 }
 
 // EmbeddedVersion is the version of etcd that this binary can be a member of
@@ -146,13 +149,19 @@ func (m *Machine) Journal(unit string) string {
 	return m.root.path(path.Join(logDir, "journal-"+unit+".log"))
 }
 
-// Install puts an etcd of another version at /usr/bin/etcd, as a package
-// manager would. A member that runs goes on running the old one.
+// Install puts an etcd of another version at /usr/bin/etcd, and etcdutl beside
+// it, as a package manager would. A member that runs goes on running the old one.
 func (m *Machine) Install(version string) error {
 	m.files.Lock()
 	defer m.files.Unlock()
+	return m.install(version)
+}
+
+// install is Install for who holds the files.
+func (m *Machine) install(version string) error {
 	if version == EmbeddedVersion() && m.config.Versions[version] == "" {
-		return m.replace(etcdPath, []byte(markerEtcd+EmbeddedVersion()+"\n"), 0o755)
+		return errors.Join(m.replace(etcdPath, []byte(markerEtcd+EmbeddedVersion()+"\n"), 0o755),
+			m.replace(etcdutlPath, []byte(markerEtcdutl+EmbeddedVersion()+"\n"), 0o755))
 	}
 	from, ok := m.config.Versions[version]
 	if !ok {
@@ -165,6 +174,20 @@ func (m *Machine) Install(version string) error {
 	}
 	if err := m.replace(etcdPath, binary, 0o755); err != nil {
 		return fmt.Errorf("install etcd %s on %s: %w", version, m.name, err)
+	}
+	// A package brings etcdutl too; where it is not at hand, there is none rather
+	// than that of another version.
+	utility, err := os.ReadFile(filepath.Join(filepath.Dir(from), "etcdutl"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err = os.Remove(m.root.path(etcdutlPath)); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	case err == nil:
+		err = m.replace(etcdutlPath, utility, 0o755)
+	}
+	if err != nil {
+		return fmt.Errorf("install etcdutl %s on %s: %w", version, m.name, err)
 	}
 	return nil
 }

@@ -36,11 +36,8 @@ func MemberMain(args []string) {
 		die(2, fmt.Errorf("read task: %w", err))
 	}
 	switch t.Role {
-	case roleSockets, roleAddrs:
-		look := listeningSockets
-		if t.Role == roleAddrs {
-			look = interfaceAddrs
-		}
+	case roleSockets, roleAddrs, roleTables:
+		look := map[string]func() (string, error){roleSockets: listeningSockets, roleAddrs: interfaceAddrs, roleTables: socketTables}[t.Role]
 		table, err := look()
 		if err != nil {
 			die(1, err)
@@ -61,6 +58,13 @@ func MemberMain(args []string) {
 	switch t.Role {
 	case roleEtcd:
 		serve(t)
+	case roleEtcdutl:
+		said, err := utility(t.Args)
+		if err != nil {
+			die(1, err)
+		}
+		fmt.Print(said)
+		os.Exit(0)
 	case roleIdle:
 		idle(t)
 	case roleExec:
@@ -107,6 +111,9 @@ func serve(t task) {
 	cfg.SetupGlobalLoggers()
 	if cfg.Dir == "" {
 		cfg.Dir = cfg.Name + ".etcd"
+	}
+	if _, err := os.ReadDir(cfg.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		die(1, fmt.Errorf("failed to list data directory: %w", err))
 	}
 	if cfg.WarningUnaryRequestDuration == 0 {
 		cfg.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration

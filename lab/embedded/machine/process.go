@@ -20,8 +20,9 @@ import (
 
 // Program files in a root that this binary plays itself.
 const (
-	markerEtcd = "etcdrill embedded etcd " // a version follows
-	markerIdle = "etcdrill embedded idle"  // a version may follow
+	markerEtcd    = "etcdrill embedded etcd "    // a version follows
+	markerEtcdutl = "etcdrill embedded etcdutl " // a version follows
+	markerIdle    = "etcdrill embedded idle"     // a version may follow
 )
 
 // IdleProgram is the content of a program file that does nothing but tell the
@@ -41,7 +42,7 @@ const IdleReloaded = "reloaded"
 // travels as JSON in argv[1].
 type task struct {
 	Role   string
-	Root   string   // to change the root to, for the first three roles
+	Root   string   // to change the root to, for the first four roles
 	Dir    string   // working directory in there
 	Notify string   // socket to tell readiness to, a path in there; may be empty
 	Args   []string // the program as the unit names it, and its arguments
@@ -51,11 +52,13 @@ type task struct {
 // Roles of a task.
 const (
 	roleEtcd    = "etcd"    // be a member
+	roleEtcdutl = "etcdutl" // make a member's data from a snapshot
 	roleIdle    = "idle"    // be IdleProgram
 	roleExec    = "exec"    // execute a real program in the root
 	roleListen  = "listen"  // listen on the port in Args
 	roleSockets = "sockets" // print the listening sockets of the network namespace
 	roleAddrs   = "addrs"   // print the addresses of the network namespace
+	roleTables  = "tables"  // print the kernel's tables of TCP sockets in it
 )
 
 // command makes the command for a task of a program in the root.
@@ -119,6 +122,9 @@ func (m *Machine) program(name string) (program, error) {
 	if v, ok := strings.CutPrefix(first, markerEtcd); ok {
 		return program{role: roleEtcd, version: strings.TrimSpace(v)}, nil
 	}
+	if v, ok := strings.CutPrefix(first, markerEtcdutl); ok {
+		return program{role: roleEtcdutl, version: strings.TrimSpace(v)}, nil
+	}
 	if v, ok := strings.CutPrefix(first, markerIdle); ok {
 		return program{role: roleIdle, version: strings.TrimSpace(v)}, nil
 	}
@@ -132,7 +138,8 @@ const noStatus = -1
 // status systemd gives up before the program has begun.
 func (m *Machine) prepare(u *unit) (*exec.Cmd, int, error) {
 	d := u.def
-	env := append(baseEnv(), "INVOCATION_ID="+fmt.Sprintf("%s-%d", m.bootID, u.run))
+	env := append(baseEnv(), m.config.Environment...)
+	env = append(env, "INVOCATION_ID="+fmt.Sprintf("%s-%d", m.bootID, u.run))
 	if d.user != "" {
 		known, err := m.root.names("/etc/passwd")
 		if err != nil || !known[d.user] {
@@ -418,9 +425,9 @@ func (m *Machine) sockets() (byInode map[string]string, guess func(port int) str
 	}
 }
 
-// listeningSockets lists port and inode of every listening TCP socket in the
-// network namespace of the calling thread, one a line.
-func listeningSockets() (string, error) {
+// socketTables gives the kernel's tables of the TCP sockets in the network
+// namespace of the calling thread.
+func socketTables() (string, error) {
 	var out strings.Builder
 	for _, file := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
 		text, err := os.ReadFile(file)
@@ -430,19 +437,7 @@ func listeningSockets() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		for line := range strings.Lines(string(text)) {
-			f := strings.Fields(line)
-			const local, state, inode = 1, 3, 9
-			if len(f) <= inode || f[state] != "0A" {
-				continue
-			}
-			_, hex, _ := strings.Cut(f[local], ":")
-			port, err := strconv.ParseUint(hex, 16, 16)
-			if err != nil {
-				return "", fmt.Errorf("read %s: %w", file, err)
-			}
-			fmt.Fprintf(&out, "%d %s\n", port, f[inode])
-		}
+		out.Write(text)
 	}
 	return out.String(), nil
 }

@@ -116,8 +116,9 @@ func empty(dir string) error {
 }
 
 const (
-	etcdPath = "/usr/bin/etcd"
-	logDir   = "/var/log"
+	etcdPath    = "/usr/bin/etcd"
+	etcdutlPath = "/usr/bin/etcdutl"
+	logDir      = "/var/log"
 )
 
 // furnish makes what a freshly installed host has, and leaves alone what is
@@ -162,6 +163,7 @@ func furnish(root, name string) error {
 		}
 	}
 	for file, content := range map[string]string{
+		"dev/null":     "", // nothing writes to it; that it is no directory is what counts
 		"etc/hostname": name + "\n",
 		"etc/hosts":    "127.0.0.1 localhost\n::1 localhost\n",
 		"etc/passwd": "root:x:0:0:root:/root:/bin/bash\n" +

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -125,7 +126,7 @@ func TestTwinOfRealHost(t *testing.T) {
 func comparable(f host.Facts, path func(string) string) host.Facts {
 	c := host.Facts{Files: map[string]host.File{}, Sums: map[string]string{}, Dirs: map[string]host.Dir{}, Globs: map[string][]string{}}
 	for name, file := range f.Files {
-		file.Real = path(file.Real)
+		file.Real, file.Changed = path(file.Real), time.Time{}
 		if len(file.Content) == 0 {
 			file.Content = nil
 		}
@@ -136,6 +137,9 @@ func comparable(f host.Facts, path func(string) string) host.Facts {
 	}
 	for name, dir := range f.Dirs {
 		dir.FreeBytes = min(dir.FreeBytes, 1)
+		if !dir.Changed.IsZero() {
+			dir.Changed = time.Unix(1, 0) // there is a file
+		}
 		for i := range dir.Aside {
 			dir.Aside[i].Path = path(dir.Aside[i].Path)
 		}

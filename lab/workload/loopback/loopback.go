@@ -14,8 +14,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -39,10 +41,21 @@ type member struct {
 }
 
 // Start starts a cluster of n members with their data below dir. Member i is
-// named m<i>. The host is a loopback address; one that no other process uses
+// is named m<i>. The host is a loopback address; one that no other process uses
 // (127.x.y.z by process ID, say) keeps the ports that are reserved here from
-// being taken before etcd listens on them.
+// being taken by others before etcd listens on them. Where another cluster of
+// this process took one, the start is tried again.
 func Start(ctx context.Context, dir, host, token string, n int) (*Cluster, error) {
+	const tries = 3
+	for try := 1; ; try++ {
+		c, err := start(ctx, filepath.Join(dir, strconv.Itoa(try)), host, token, n)
+		if err == nil || try == tries || !errors.Is(err, syscall.EADDRINUSE) {
+			return c, err
+		}
+	}
+}
+
+func start(ctx context.Context, dir, host, token string, n int) (*Cluster, error) {
 	urls, err := reserve(host, 2*n)
 	if err != nil {
 		return nil, err

@@ -17,8 +17,9 @@ import (
 	"github.com/etcdrill/etcdrill/sop/host"
 )
 
-// scriptOf writes the script of an act. What an act writes is in the script, and
-// the script goes through standard input.
+// scriptOf writes the script of an act, but for what every such script begins
+// with. What an act writes is in the script, and the script goes through standard
+// input.
 func scriptOf(a host.Act) (string, error) {
 	words, err := callOf(a)
 	if err != nil {
@@ -28,6 +29,9 @@ func scriptOf(a host.Act) (string, error) {
 	switch a := a.(type) {
 	case host.WriteFile:
 		before = "content=" + Quote(base64.StdEncoding.EncodeToString(a.Content)) + "\n"
+	case host.ReplayLog:
+		before = "record=" + Quote(base64.StdEncoding.EncodeToString(a.Record)) + "\nconf=" + Quote(base64.StdEncoding.EncodeToString([]byte(a.Config("data")))) +
+			"\nserves=" + Quote(host.Serves) + "\n"
 	case host.Note:
 		before = "line=" + Quote(strings.Join(strings.Fields(a.Line), " ")) + "\n"
 	}
@@ -39,7 +43,7 @@ func scriptOf(a host.Act) (string, error) {
 	if strings.ContainsRune(before, 0) {
 		return "", errors.New("a NUL is in it")
 	}
-	return preludeScript + actScript + before + quoteAll(words...), nil
+	return before + quoteAll(words...), nil
 }
 
 // callOf gives the function of act.sh that makes a change, and its arguments.
@@ -68,6 +72,8 @@ func callOf(a host.Act) ([]string, error) {
 		return append([]string{"claim", host.LockPath, a.Token, owner}, a.Supersedes...), nil
 	case host.Release:
 		return []string{"release", host.LockPath, a.Token}, nil
+	case host.CopyProgram:
+		return []string{"copy_program", a.From, a.Path}, errors.Join(absolute(a.From), absolute(a.Path))
 	case host.InstallPackage:
 		for _, w := range []string{a.Package, a.Version} {
 			if strings.HasPrefix(w, "-") || strings.ContainsAny(w, " \n/=") {
@@ -78,6 +84,34 @@ func callOf(a host.Act) ([]string, error) {
 			return nil, errors.New("no package is named")
 		}
 		return []string{"install_package", a.Package, a.Version}, nil
+	case host.RestoreData:
+		for _, w := range []string{a.Name, a.PeerURL, a.Initial, a.Token, a.Owner, a.Group} {
+			if w == "" || strings.HasPrefix(w, "-") || strings.ContainsAny(w, " \n") {
+				return nil, fmt.Errorf("%q cannot be given to etcdutl", w)
+			}
+		}
+		paths := []string{a.Program, a.Snapshot, a.Work, a.DataDir}
+		if a.WALDir != "" {
+			paths = append(paths, a.WALWork, a.WALDir)
+		}
+		var bad []error
+		for _, p := range paths {
+			bad = append(bad, absolute(p))
+		}
+		return append([]string{"restore_data", a.Program, a.Work, a.WALWork, a.DataDir, a.WALDir, a.Owner, a.Group}, a.Args(restoredData, "")...), errors.Join(bad...)
+	case host.ReplayLog:
+		if a.Segment == "" || strings.ContainsAny(a.Segment, "/\n") || a.Offset < 0 {
+			return nil, fmt.Errorf("%q at %d is no place in a log", a.Segment, a.Offset)
+		}
+		paths := []string{a.Program, a.DataDir, a.Work, a.Path}
+		if a.WALDir != "" {
+			paths = append(paths, a.WALDir)
+		}
+		var bad []error
+		for _, p := range paths {
+			bad = append(bad, absolute(p))
+		}
+		return []string{"replay_log", a.Program, a.DataDir, a.WALDir, a.Work, a.Segment, strconv.FormatInt(a.Offset, 10), a.Path}, errors.Join(bad...)
 	case host.AddUser:
 		if a.Name == "" || strings.ContainsAny(a.Name, ":\n/ ") || strings.HasPrefix(a.Name, "-") {
 			return nil, fmt.Errorf("useradd: invalid user name '%s'", a.Name)
@@ -88,6 +122,10 @@ func callOf(a host.Act) ([]string, error) {
 	}
 	return nil, errNoAct
 }
+
+// restoredData stands for the directory that restore_data makes: its script alone
+// knows the name.
+const restoredData = "@DATA@"
 
 // errNoAct says that an act is not one of the set.
 var errNoAct = errors.New("not one of the set")
@@ -164,11 +202,22 @@ func (p *program) Read(b []byte) (int, error) {
 
 // putProgram sends a program, unless the host has it already.
 func (m *Machine) putProgram(ctx context.Context, a host.PutProgram) error {
-	want := strings.ToLower(a.SHA256)
-	if err := errors.Join(absolute(a.From), absolute(a.Path)); err != nil {
+	return m.put(ctx, a, "program", a.From, a.Path, a.SHA256)
+}
+
+// putFile sends a file, unless the host has one of that name already.
+func (m *Machine) putFile(ctx context.Context, a host.PutFile) error {
+	return m.put(ctx, a, "file", a.From, a.Path, a.SHA256)
+}
+
+// put sends what is there for an act, by the functions have_KIND and put_KIND of
+// act.sh.
+func (m *Machine) put(ctx context.Context, a host.Act, kind, from, to, sha string) error {
+	want := strings.ToLower(sha)
+	if err := errors.Join(absolute(from), absolute(to)); err != nil {
 		return m.failure(a, reply{}, err, 0)
 	}
-	f, err := os.Open(a.From)
+	f, err := os.Open(from)
 	if err != nil {
 		return m.failure(a, reply{}, err, 0)
 	}
@@ -179,16 +228,16 @@ func (m *Machine) putProgram(ctx context.Context, a host.PutProgram) error {
 		return m.failure(a, reply{}, err, 0)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		return m.failure(a, reply{}, fmt.Errorf("%s: its sha256 is %s, and not %s", a.From, got, want), 0)
+		return m.failure(a, reply{}, fmt.Errorf("%s: its sha256 is %s, and not %s", from, got, want), 0)
 	}
-	status, err := m.change(ctx, a, preludeScript+actScript+quoteAll("have_program", a.Path, want), nil)
+	status, err := m.change(ctx, a, preludeScript+actScript+quoteAll("have_"+kind, to, want), nil)
 	if status != statusSend {
 		return err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return m.failure(a, reply{}, err, 0)
 	}
-	script := preludeScript + actScript + quoteAll("put_program", a.Path, strconv.FormatInt(size, 10), want)
+	script := preludeScript + actScript + quoteAll("put_"+kind, to, strconv.FormatInt(size, 10), want)
 	_, err = m.change(ctx, a, script, &program{from: f, left: size})
 	return err
 }

@@ -82,12 +82,111 @@ write_file() { # PATH OWNER GROUP MODE, and $content in base64
 }
 
 put_program() { # PATH LENGTH SHA256, and the program on standard input
+	receive "$@"
+	settle root root 0755
+	place
+}
+
+receive() { # PATH LENGTH SHA256
 	stage "$1"
 	head -c "$2" >"$tmp" || undo
 	got=$(sha256sum <"$tmp") || undo
 	[ "${got%% *}" = "$3" ] || undo "$1: its sha256 is ${got%% *} on arrival, and not $3"
+}
+
+put_file() { # PATH LENGTH SHA256, and the file on standard input
+	receive "$@"
+	settle root root 0600
+	place
+}
+
+copy_program() { # FROM PATH
+	[ -f "$1" ] || die "install: cannot stat '$1': No such file or directory"
+	stage "$2"
+	cat -- "$1" >"$tmp" || undo
 	settle root root 0755
 	place
+}
+
+have_file() { # PATH SHA256: status 3 when it has to be sent
+	[ -f "$1" ] || exit 3
+}
+
+# restore_data PROGRAM WORK WALWORK DATA WAL OWNER GROUP ARGUMENTS: what etcdutl
+# makes is moved into place when it is whole, and never over other data. One of
+# these that was left behind may still run: each works in a directory of its own.
+restore_data() {
+	program=$1 work=$2 walwork=$3 data=$4 wal=$5 owner=$6 group=$7
+	shift 7
+	known "$owner" "$group"
+	[ -d "$data" ] || die "restore: $data: No such directory"
+	if [ -e "$data/member" ]; then
+		die "restore: cannot overwrite '$data/member': File exists"
+	fi
+	made=$(umask 077 && mktemp -d -- "$work/made-XXXXXX") || exit 1
+	log=
+	trap 'rm -rf -- "$made" ${log:+"$log"}' EXIT
+	if [ "$wal" ]; then
+		log=$(umask 077 && mktemp -d -- "$walwork/made-XXXXXX") || exit 1
+		set -- "$@" "--wal-dir=$log/wal"
+	fi
+	n=$#
+	while [ "$n" -gt 0 ]; do
+		a=$1
+		shift
+		case $a in --data-dir=@DATA@) a=--data-dir=$made/data ;; esac
+		set -- "$@" "$a"
+		n=$((n - 1))
+	done
+	said=$("$program" "$@" 2>&1 </dev/null) || die "$(printf '%s\n' "$said" | tail -n 5)"
+	chown -R -- "$owner:$group" "$made/data" ${log:+"$log/wal"} || exit 1
+	find "$made" ${log:+"$log"} -type f -exec sync -- {} + || exit 1
+	if [ "$log" ]; then
+		for f in "$log/wal"/*; do
+			mv -fT -- "$f" "$wal/${f##*/}" || exit 1
+		done
+		sync -- "$wal" || exit 1
+	fi
+	if ! mv -nT -- "$made/data/member" "$data/member" || [ -e "$made/data/member" ]; then
+		die "mv: cannot overwrite '$data/member': File exists"
+	fi
+	if command -v restorecon >/dev/null 2>&1; then
+		restorecon -R -- "$data/member" >/dev/null 2>&1 # only where SELinux is on
+	fi
+	sync -- "$data" || exit 1
+}
+
+# replay_log PROGRAM DATA WAL WORK SEGMENT OFFSET PATH, and $record and $conf in
+# base64: etcd runs on a copy until it serves. One that was left behind runs in a
+# directory of its own, and not for ever.
+replay_log() {
+	program=$1 data=$2 wal=$3 work=$4 segment=$5 offset=$6 to=$7
+	[ -e "$to" ] && return
+	[ -x "$program" ] || die "$program: not found"
+	made=$(umask 077 && mktemp -d -- "$work/made-XXXXXX") || exit 1
+	trap 'rm -rf -- "$made"' EXIT
+	mkdir -- "$made/data" && cp -a -- "$data/member" "$made/data/member" || exit 1
+	if [ "$wal" ]; then
+		mkdir -p -- "$made/data/member/wal" && cp -a -- "$wal"/*.wal "$made/data/member/wal/" || exit 1
+	fi
+	if [ "$record" ]; then
+		last=$made/data/member/wal/$segment
+		truncate -s "$offset" -- "$last" && printf %s "$record" | base64 -d >>"$last" || exit 1
+	fi
+	cd -- "$made" && printf %s "$conf" | base64 -d >etcd.yml || exit 1
+	timeout -k 5 1500 "$program" --config-file=etcd.yml >log 2>&1 </dev/null &
+	pid=$!
+	until grep -q "$serves" log; do
+		if ! kill -0 "$pid" 2>/dev/null; then
+			die "$(tail -n 5 log)"
+		fi
+		sleep 0.1
+	done
+	kill "$pid"
+	wait "$pid"
+	chown root:root -- data/member/snap/db && chmod 0600 -- data/member/snap/db || exit 1
+	sync -- data/member/snap/db && mv -nT -- data/member/snap/db "$to" || exit 1
+	sync -- "${to%/*}" || exit 1
 }
 
 have_program() { # PATH SHA256: status 3 when it has to be sent

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/etcdrill/etcdrill/sop/host"
 	"github.com/etcdrill/etcdrill/sop/host/ssh"
@@ -311,6 +312,21 @@ func TestPutProgram(t *testing.T) {
 	})
 }
 
+func TestCopyProgram(t *testing.T) {
+	eachShell(t, func(t *testing.T, r *rig) {
+		m := newClient(t).Host(r.spec("dba"))
+		r.write("/usr/bin/etcd", "\x7fELF old", 0o755)
+		r.write("/usr/bin/etcd-3.7.3", "\x7fELF new", 0o755)
+		do(t, m, host.CopyProgram{From: "/usr/bin/etcd", Path: "/usr/bin/etcd-3.6.16"}, host.CopyProgram{From: "/usr/bin/etcd-3.7.3", Path: "/usr/bin/etcd"})
+		require.Equal(t, "\x7fELF old", r.read("/usr/bin/etcd-3.6.16"))
+		require.Equal(t, "\x7fELF new", r.read("/usr/bin/etcd"))
+		require.Equal(t, "root:root 755", r.kept("/usr/bin/etcd-3.6.16"))
+		require.Contains(t, failure(t, m.Do(t.Context(), host.CopyProgram{From: "/usr/bin/none", Path: "/usr/bin/etcd"})).Output, "No such file or directory")
+		require.Error(t, m.Do(t.Context(), host.CopyProgram{From: "etcd", Path: "/usr/bin/etcd"}))
+		require.Equal(t, "\x7fELF new", r.read("/usr/bin/etcd"))
+	})
+}
+
 func TestAddUserAndNote(t *testing.T) {
 	r := newRig(t)
 	m := r.machine()
@@ -461,4 +477,64 @@ func TestActThatIsNone(t *testing.T) {
 	ctx, stop := context.WithCancelCause(t.Context())
 	stop(errors.New("enough"))
 	require.ErrorIs(t, m.Do(ctx, write("/x", "")), host.ErrUnreachable)
+}
+
+// Several acts are one command, and the first that fails is the last that was tried.
+func TestDoAll(t *testing.T) {
+	eachShell(t, func(t *testing.T, r *rig) {
+		c := newClient(t)
+		m := c.Host(r.spec("root"))
+		dir := host.MakeDir{Path: "/data/all", Owner: "etcd", Group: "etcd", Mode: 0o750}
+		a, b := write("/data/all/a", "it's a\n\\"), write("/data/all/b", "")
+		a.Owner, a.Group, a.Mode = "etcd", "etcd", 0o600
+		made, err := m.DoAll(t.Context(), []host.Act{dir, a, b, a, host.RemoveFile{Path: b.Path}})
+		require.NoError(t, err)
+		require.Equal(t, 5, made)
+		require.Equal(t, 1, c.Counts()[0].Commands)
+		require.Equal(t, "it's a\n\\", r.read(a.Path))
+		require.Equal(t, "etcd:etcd 600", r.kept(a.Path))
+		require.Equal(t, "a", r.shell("ls -A /data/all"))
+
+		bad := write("/data/none/x", "x")
+		made, err = m.DoAll(t.Context(), []host.Act{b, bad, host.RemoveFile{Path: a.Path}})
+		require.Equal(t, 1, made)
+		f := failure(t, err)
+		require.Equal(t, bad.String(), f.Act)
+		require.Contains(t, f.Output, "No such file or directory")
+		require.Equal(t, "a b", r.shell("echo $(ls -A /data/all)"))
+
+		// One that is more than a script, one that cannot be made, and none at all.
+		p := putProgram(t, []byte("#!/bin/sh\n"), "/data/all/p")
+		made, err = m.DoAll(t.Context(), []host.Act{host.RemoveFile{Path: b.Path}, p, host.RemoveFile{Path: a.Path}, write("x", ""), b})
+		require.Equal(t, 3, made)
+		require.ErrorContains(t, err, "not an absolute path")
+		require.Equal(t, "p", r.shell("ls -A /data/all"))
+		made, err = m.DoAll(t.Context(), nil)
+		require.NoError(t, err)
+		require.Zero(t, made)
+		_, err = newClient(t, readOnly).Host(r.spec("root")).DoAll(t.Context(), []host.Act{b})
+		require.ErrorContains(t, err, "looking only")
+	})
+}
+
+// When the connection is lost, the act that is under way is done to its end, and
+// those after it are not begun.
+func TestDoAllCut(t *testing.T) {
+	r := newRig(t)
+	m := r.machine()
+	look(t, m, host.Question{})
+	r.hold()
+	done := make(chan error, 1)
+	go func() {
+		_, err := m.DoAll(t.Context(), []host.Act{write("/data/a", "a"), host.Systemctl{Verb: host.Start, Unit: etcdUnit}, write("/data/b", "b")})
+		done <- err
+	}()
+	await(t, "systemctl was called", r.holds)
+	require.NoError(t, unix.Kill(r.masters()[0].pid, unix.SIGKILL))
+	require.ErrorIs(t, <-done, host.ErrUnknown)
+	require.Equal(t, "a", r.read("/data/a"))
+	r.shell("rm /run/units/.hold")
+	await(t, "it was done to its end", func() bool { _, err := os.Stat(r.path("/run/units/.started")); return err == nil })
+	await(t, "its shell is gone", func() bool { return len(processesWith(t, "@etcdrill ready")) == 0 })
+	require.NoFileExists(t, r.path("/data/b"))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -13,7 +14,7 @@ import (
 
 func asked1() host.Question {
 	return host.Question{
-		Units: []string{"a.service"}, Files: []string{"/a", "/b"}, Sums: []string{"/a"}, Dirs: []string{"/d"}, Ports: []int{22}, Users: []string{"etcd"}, Etcd: "/etcd",
+		Units: []string{"a.service"}, Files: []string{"/a", "/b"}, Sums: []string{"/a"}, Dirs: []string{"/d"}, Ports: []int{22}, Callers: []int{22}, Users: []string{"etcd"}, Etcd: "/etcd",
 		Dial: []string{"h:1"}, Programs: []string{"/p"}, Globs: []string{"/*"}, Addrs: true, HTTP: []string{"http://h/"}, TLS: []host.Handshake{{Address: "h:1"}},
 	}
 }
@@ -23,7 +24,7 @@ func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) 
 // anAnswer is a whole one.
 func anAnswer() string {
 	stat := func(name, kind string, length int) string {
-		return fmt.Sprintf("%s\x00640\x00root\x000\x00UNKNOWN\x0077\x00%d\x00%s\x00", name, length, kind)
+		return fmt.Sprintf("%s\x00640\x00root\x000\x00UNKNOWN\x0077\x00%d\x00%s\x00990.500000000\x00", name, length, kind)
 	}
 	return strings.Join([]string{
 		"units 0 are " + b64("LoadState=loaded\nMainPID=5\nExecMainStartTimestampMonotonic=2000000\nEnvironment=A=1\n"),
@@ -32,8 +33,8 @@ func anAnswer() string {
 		"sums 0 are " + b64("00ff  /a\x00"),
 		"dir 0 wal " + b64("w"), "found 0 are " + b64("/d\x00\x00d\x000\x001.5\x00/d\x00.removed-x\x00d\x000\x007.5\x00/d\x00.removed-x/y\x00f\x002\x001\x00/d\x00z\x00f\x003\x001\x00/d\x00cut"),
 		"mounts 0 are " + b64("1 2 0:1 / /d rw - ext4 x rw\n"), "dir 0 at /", "spaces 0 are " + b64("/\x0010\x004096\x00"),
-		"user 0 there", "port 0 0016 77", "holder 0 77 sshd", "glob 0 are " + b64("/b\x00/a\x00"), "addr 0 is 10.10.10.11/24",
-		"program 0 said 0 " + b64("etcd Version: 3.7.3\n"), "program 1 problem Permission denied",
+		"user 0 there", "port 0 0016 77", "holder 0 77 sshd", "callers 0 are " + b64("   1: 0A0A0A0A:0016 0D0A0A0A:C350 01 00000000:00000000\n"), "glob 0 are " + b64("/b\x00/a\x00"), "addr 0 is 10.10.10.11/24",
+		"program 0 said 0 1:2:3 " + b64("etcd Version: 3.7.3\n"), "program 1 problem Permission denied",
 		"dial 0 said 1 " + b64("bash: connect: Connection refused\nbash: line 1: /dev/tcp/h/1: Connection refused"), "shake 0 said 0 ",
 		"http 0 part " + b64("HTTP/1.1 100 Continue\r\n\r\nHTTP/2 200 \r\nA: b\r\n\r\nbody\netcdrill:0\n"),
 		"boot 0 is abc", "clock 0 is 1000.5 10.00", "",
@@ -41,10 +42,10 @@ func anAnswer() string {
 }
 
 func TestAnswer(t *testing.T) {
-	f, err := answer(asked1(), []byte(anAnswer()))
+	f, err := answer(asked1(), []byte(anAnswer()), nil)
 	require.NoError(t, err)
 	require.Equal(t, "==>", string(f.Files["/a"].Content), "a file may look like what stands between files")
-	require.Equal(t, host.File{Exists: true, Real: "/c", Owner: "root", Group: "77", Mode: 0o640}, f.Files["/b"])
+	require.Equal(t, host.File{Exists: true, Real: "/c", Owner: "root", Group: "77", Mode: 0o640, Changed: time.Unix(990, 5e8)}, f.Files["/b"])
 	require.Equal(t, map[string]string{"/a": "00ff"}, f.Sums)
 	require.Equal(t, int64(992), f.Units["a.service"].Since.Unix(), "2 s after a start 10 s before the clock's 1000.5")
 	d := f.Dirs["/d"]
@@ -55,6 +56,7 @@ func TestAnswer(t *testing.T) {
 	require.Equal(t, int64(1024), d.Aside[0].Bytes)
 	require.True(t, d.Mount)
 	require.Equal(t, map[int]string{22: "sshd"}, f.Ports)
+	require.Equal(t, map[int][]string{22: {"10.10.10.13:50000"}}, f.Callers)
 	require.Equal(t, "Connection refused", f.Dials["h:1"])
 	require.Equal(t, host.Reply{Status: 200, Body: []byte("body")}, f.HTTP["http://h/"])
 	require.Equal(t, []string{""}, f.Handshakes)
@@ -63,17 +65,17 @@ func TestAnswer(t *testing.T) {
 	// what it is not.
 	for was, is := range map[string]string{"==> /a <==\n==>": "==> /a <==\n==>x", "==> /a <==\n": "==> /a <==\nx", "\n==> /b <==\n": "\n==> /b <==\nx"} {
 		changed := strings.Replace("==> /a <==\n==>\n==> /b <==\n", was, is, 1)
-		_, err = answer(asked1(), []byte(strings.Replace(anAnswer(), b64("==> /a <==\n==>\n==> /b <==\n"), b64(changed), 1)))
+		_, err = answer(asked1(), []byte(strings.Replace(anAnswer(), b64("==> /a <==\n==>\n==> /b <==\n"), b64(changed), 1)), nil)
 		require.ErrorIs(t, err, errChanged, "%q", changed)
 	}
 	for i, line := range strings.Split(anAnswer(), "\n") {
 		if strings.HasPrefix(line, "clock") {
-			_, err := answer(asked1(), []byte(strings.Join(strings.Split(anAnswer(), "\n")[:i], "\n")))
+			_, err := answer(asked1(), []byte(strings.Join(strings.Split(anAnswer(), "\n")[:i], "\n")), nil)
 			require.ErrorContains(t, err, "cut off")
 		}
 	}
-	for _, bad := range []string{"nonsense", "file x read", "file 9 real /x", "dir 0 wal ***", "clock 0 is soon 1", "program 9 said 0 ", "units 0 are " + b64("MainPID=x"), "units 0 problem " + b64("no bus")} {
-		_, err := answer(asked1(), []byte(bad+"\n"+anAnswer()))
+	for _, bad := range []string{"nonsense", "file x read", "file 9 real /x", "dir 0 wal ***", "clock 0 is soon 1", "program 9 said 0 ", "program 0 same", "units 0 are " + b64("MainPID=x"), "units 0 problem " + b64("no bus")} {
+		_, err := answer(asked1(), []byte(bad+"\n"+anAnswer()), nil)
 		require.Error(t, err, bad)
 	}
 }
@@ -85,6 +87,6 @@ func FuzzAnswer(f *testing.F) {
 		f.Add([]byte(line))
 	}
 	f.Fuzz(func(t *testing.T, out []byte) {
-		_, _ = answer(asked1(), out)
+		_, _ = answer(asked1(), out, nil)
 	})
 }

@@ -23,6 +23,9 @@ type Config struct {
 	// ReadOnly is for those who only look: sudo is never called, what the user
 	// may not see is told as a problem of its own, and Do refuses.
 	ReadOnly bool
+	// Root has those who only look call sudo all the same, for what only root may
+	// see.
+	Root bool
 	// Program is the ssh program; empty is ssh.
 	Program string
 	// Temp is where a directory for control sockets is made; empty is os.TempDir,

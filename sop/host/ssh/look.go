@@ -22,7 +22,7 @@ import (
 
 // question writes the script that finds everything out in one go. What waits for
 // others (programs, connections) runs side by side with what reads files.
-func question(q host.Question) (string, error) {
+func question(q host.Question, known programs) (string, error) {
 	var calls, waits []string
 	var errs []error
 	call := func(to *[]string, words ...string) {
@@ -56,6 +56,13 @@ func question(q host.Question) (string, error) {
 		}
 		call(&calls, words...)
 	}
+	if len(q.Callers) > 0 {
+		words := []string{"callers"}
+		for _, p := range q.Callers {
+			words = append(words, fmt.Sprintf("%04X", p))
+		}
+		call(&calls, words...)
+	}
 	for i, g := range q.Globs {
 		if !path.IsAbs(g) {
 			continue // it matches nothing
@@ -67,10 +74,20 @@ func question(q host.Question) (string, error) {
 		call(&calls, "addrs")
 	}
 	if q.Etcd != "" {
-		call(&waits, "program", "0", q.Etcd)
+		call(&waits, "program", "0", q.Etcd, known[q.Etcd].stamp)
 	}
 	for i, p := range q.Programs {
-		call(&waits, "program", strconv.Itoa(i+1), p)
+		call(&waits, "program", strconv.Itoa(i+1), p, known[p].stamp)
+	}
+	if q.Package != "" {
+		call(&waits, "offers", q.Package)
+	}
+	for i, t := range q.Trials {
+		words := slices.Concat([]string{"trial", strconv.Itoa(i), base64.StdEncoding.EncodeToString(t.Config)}, t.Env, []string{t.Program})
+		if len(t.Config) > 0 {
+			words = append(words, "--config-file=/dev/stdin")
+		}
+		call(&waits, append(words, t.Args...)...)
 	}
 	for i, d := range q.Dial {
 		name, port, err := net.SplitHostPort(d)
@@ -124,9 +141,21 @@ func globbed(pattern string) string {
 	return b.String()
 }
 
-// answer reads what the script of question found.
-func answer(q host.Question, out []byte) (host.Facts, error) {
-	a := reading{q: q, facts: host.Facts{}, parts: map[int]string{}}
+// programs are those of a host that told their version, by path. To ask etcd
+// starts all of it, so it is asked again only once the file is another.
+type programs map[string]told
+
+// told is what a program said, and what marked the file then: device, inode,
+// length, mode, and when content and inode were changed last.
+type told struct {
+	stamp  string
+	binary host.Binary
+}
+
+// answer reads what the script of question found, and writes down in known what
+// programs have told.
+func answer(q host.Question, out []byte, known programs) (host.Facts, error) {
+	a := reading{q: q, facts: host.Facts{}, parts: map[int]string{}, known: known}
 	a.prepare()
 	for _, l := range lines(out) {
 		if err := a.line(string(l)); err != nil {
@@ -140,11 +169,12 @@ func answer(q host.Question, out []byte) (host.Facts, error) {
 type reading struct {
 	q     host.Question
 	facts host.Facts
+	known programs
 
 	up      time.Duration // since the kernel began
 	began   []uint64      // of each unit's process, microseconds since then
 	mounts  []string
-	stats   map[string][]string // by name: mode, owner, uid, group, gid, length, type
+	stats   map[string][]string // by name: mode, owner, uid, group, gid, length, type, time of the last change
 	files   []int               // those that heads has, by number
 	heads   []byte
 	reals   map[string]string // of directories
@@ -197,6 +227,9 @@ func (a *reading) prepare() {
 	}
 	if len(q.Programs) > 0 {
 		f.Programs = map[string]host.Binary{}
+	}
+	if len(q.Trials) > 0 {
+		f.Trials = make([]host.Tried, len(q.Trials))
 	}
 	if len(q.Globs) > 0 {
 		f.Globs = map[string][]string{}
@@ -253,7 +286,7 @@ func (a *reading) line(l string) error {
 	case "dir":
 		return a.dir(i, word, value)
 	case "stats":
-		return records(value, 8, func(r []string) error {
+		return records(value, 9, func(r []string) error {
 			a.stats[r[0]] = r[1:]
 			return nil
 		})
@@ -309,6 +342,13 @@ func (a *reading) line(l string) error {
 			a.facts.Ports[port] = value
 		}
 		return nil
+	case "callers":
+		text, err := decode(value)
+		if err != nil {
+			return err
+		}
+		a.facts.Callers, err = host.CallersIn(string(text), a.q.Callers)
+		return err
 	case "glob":
 		pattern, err := asked(a.q.Globs, i)
 		if err != nil {
@@ -331,6 +371,11 @@ func (a *reading) line(l string) error {
 		return nil // another word of ip's
 	case "program":
 		return a.program(i, word, value)
+	case "offer":
+		a.facts.Offers = append(a.facts.Offers, value)
+		return nil
+	case "trial":
+		return a.trial(i, value)
 	case "dial":
 		address, err := asked(a.q.Dial, i)
 		if err != nil {
@@ -364,22 +409,30 @@ const unnamed = "another program"
 
 func (a *reading) clock(value string) error {
 	now, up, _ := strings.Cut(value, " ")
-	sec, frac, _ := strings.Cut(now, ".")
-	s, err := strconv.ParseInt(sec, 10, 64)
-	if err != nil {
+	var err error
+	if a.facts.Clock, err = moment(now); err != nil {
 		return err
 	}
-	ns, err := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
-	if err != nil {
-		ns = 0 // a date without nanoseconds
-	}
-	a.facts.Clock = time.Unix(s, ns)
 	seconds, err := strconv.ParseFloat(up, 64)
 	if err != nil {
 		return err
 	}
 	a.up, a.clocked = time.Duration(seconds*float64(time.Second)), true
 	return nil
+}
+
+// moment reads seconds since 1970, of which a part may follow the point.
+func moment(text string) (time.Time, error) {
+	sec, frac, _ := strings.Cut(text, ".")
+	s, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil {
+		return time.Time{}, err
+	}
+	ns, err := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
+	if err != nil {
+		ns = 0 // it does not tell so much
+	}
+	return time.Unix(s, ns), nil
 }
 
 func (a *reading) file(i int, word, value string) error {
@@ -447,12 +500,10 @@ func (a *reading) found(value string) error {
 		case aside && !deep:
 			since, err := time.Parse("20060102T150405Z", stamp)
 			if err != nil {
-				seconds, _, _ := strings.Cut(r[4], ".")
-				n, err := strconv.ParseInt(seconds, 10, 64)
-				if err != nil {
+				if since, err = moment(r[4]); err != nil {
 					return err
 				}
-				since = time.Unix(n, 0)
+				since = since.Truncate(time.Second)
 			}
 			asides[at], dirs[at] = &host.Aside{Path: at, Bytes: bytes, Since: since}, dir
 		case aside:
@@ -461,6 +512,15 @@ func (a *reading) found(value string) error {
 			}
 		case !deep:
 			d.Entries = append(d.Entries, top)
+		}
+		if !aside && kind != "d" {
+			written, err := moment(r[4])
+			if err != nil {
+				return err
+			}
+			if written.After(d.Changed) {
+				d.Changed = written
+			}
 		}
 		a.facts.Dirs[dir] = d
 		return nil
@@ -526,6 +586,9 @@ func (a *reading) settle() error {
 		if st, ok := a.stats[name]; ok {
 			f.Exists = true
 			if f.Owner, f.Group, f.Mode, err = kept(st); err != nil {
+				return fmt.Errorf("stat of %s: %w", name, err)
+			}
+			if f.Changed, err = moment(st[7]); err != nil {
 				return fmt.Errorf("stat of %s: %w", name, err)
 			}
 			switch content, read := contents[i]; {
@@ -683,8 +746,15 @@ func (a *reading) program(i int, word, value string) error {
 	switch word {
 	case "problem":
 		b.Problem = value
+	case "same":
+		was, ok := a.known[name]
+		if !ok {
+			return fmt.Errorf("%s is said to be as it was, and was not known", name)
+		}
+		b = was.binary
 	case "said":
-		status, text, _ := strings.Cut(value, " ")
+		status, rest, _ := strings.Cut(value, " ")
+		stamp, text, _ := strings.Cut(rest, " ")
 		out, err := decode(text)
 		if err != nil {
 			return err
@@ -694,6 +764,8 @@ func (a *reading) program(i int, word, value string) error {
 			if status != "0" {
 				b.Problem += ": exit status " + status
 			}
+		} else if a.known != nil {
+			a.known[name] = told{stamp, b}
 		}
 	}
 	if i == 0 {
@@ -702,6 +774,20 @@ func (a *reading) program(i int, word, value string) error {
 		a.facts.Programs[name] = b
 	}
 	return nil
+}
+
+func (a *reading) trial(i int, value string) error {
+	if _, err := asked(a.q.Trials, i); err != nil {
+		return err
+	}
+	status, text, _ := strings.Cut(value, " ")
+	out, err := decode(text)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(status)
+	a.facts.Trials[i] = host.Tried{Status: n, Said: string(out)}
+	return err
 }
 
 // aVersion is a word such as 3.7.3, 17.5 or v2.8.0-rc.1.

@@ -57,7 +57,7 @@ real() { # KIND NUMBER PATH
 }
 
 stats() { # PATH...
-	[ $# = 0 ] || printf 'stats 0 are %s\n' "$(stat -L --printf '%n\0%a\0%U\0%u\0%G\0%g\0%s\0%F\0' -- "$@" 2>/dev/null | b64)"
+	[ $# = 0 ] || printf 'stats 0 are %s\n' "$(stat -L --printf '%n\0%a\0%U\0%u\0%G\0%g\0%s\0%F\0%.9Z\0' -- "$@" 2>/dev/null | b64)"
 }
 
 # Files are read by one head, which writes their names between them; how long
@@ -173,6 +173,18 @@ listeners() { # ports as in /proc/net/tcp: ":094B"...
 	}
 }
 
+fetch() { # PATH: compressed, so that it proves itself whole
+	[ -f "$1" ] && [ -r "$1" ] || exec cat -- "$1"
+	command -v gzip >/dev/null 2>&1 || die 'gzip is not on the host'
+	gzip -1c <"$1" | base64 -w 3000
+	echo
+}
+
+callers() { # ports as in /proc/net/tcp, "094B"...: who is connected to them
+	ports=$(printf '|%s' "$@")
+	printf 'callers 0 are %s\n' "$(grep -h -E ": [0-9A-F]+:(${ports#|}) [0-9A-F:]+ 01 " /proc/net/tcp /proc/net/tcp6 2>/dev/null | b64)"
+}
+
 glob() { # NUMBER NAME...: as the shell has expanded them
 	n=$1
 	shift
@@ -196,27 +208,52 @@ boot() {
 
 # Those below run side by side, so they write short lines, each with one call.
 
-program() { # NUMBER PATH
-	if ! s=$(stat -L -c %F -- "$2" 2>&1); then
+program() { # NUMBER PATH STAMP: one that is still as it was then is not run again
+	if ! s=$(stat -L --printf '%d:%i:%s:%a:%.9Y:%.9Z %F' -- "$2" 2>&1); then
 		absent "$s" || printf 'program %s problem %s\n' "$1" "${s##*: }"
-	elif ! [ -f "$2" ]; then
+		return
+	fi
+	stamp=${s%% *}
+	if ! [ -f "$2" ]; then
 		printf 'program %s problem not a regular file\n' "$1"
 	elif ! [ -x "$2" ]; then
 		printf 'program %s problem Permission denied\n' "$1"
+	elif [ "$stamp" = "$3" ]; then
+		printf 'program %s same\n' "$1"
 	else
-		s=$(timeout 5 "$2" --version 2>&1 </dev/null)
-		printf 'program %s said %s %s\n' "$1" "$?" "$(printf %s "$s" | head -c 2000 | b64)"
+		ask=--version
+		case $2 in */etcdutl) ask=version ;; esac # it knows no such option
+		s=$(timeout 5 "$2" "$ask" 2>&1 </dev/null)
+		printf 'program %s said %s %s %s\n' "$1" "$?" "$stamp" "$(printf %s "$s" | head -c 2000 | b64)"
 	fi
 }
 
+offers() { # PACKAGE
+	if command -v apt-cache >/dev/null 2>&1; then
+		apt-cache madison -- "$1" 2>/dev/null | while IFS='| ' read -r _ v _; do printf 'offer 0 is %s\n' "$v"; done
+	elif command -v dnf >/dev/null 2>&1; then
+		dnf -q -C list --showduplicates -- "$1" 2>/dev/null | while read -r n v _; do
+			case $n in "$1".*) printf 'offer 0 is %s\n' "$v" ;; esac
+		done
+	fi
+}
+
+trial() { # NUMBER CONFIG NAME=VALUE... PROGRAM ARGUMENT...: CONFIG in base64, on standard input
+	number=$1 config=$2
+	shift 2
+	s=$(printf %s "$config" | base64 -d | env -i "PATH=$PATH" timeout 5 env "$@" 2>&1)
+	printf 'trial %s said %s %s\n' "$number" "$?" "$(printf %s "$s" | tail -c 4096 | b64)"
+}
+
+# A first packet that was lost is sent again after a second: that is no firewall.
 dial() { # NUMBER HOST PORT
 	if command -v bash >/dev/null 2>&1; then
-		s=$(timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3" 2>&1)
+		s=$(timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3" 2>&1)
 	elif command -v curl >/dev/null 2>&1; then
 		# It goes on until its time is up; when it connected, it tells when.
 		at=$2
 		case $2 in *:*) at="[$2]" ;; esac
-		s=$(curl -q -sS -g --noproxy '*' --max-time 1 -w 'connected:%{time_connect}' "telnet://$at:$3" 2>&1 </dev/null)
+		s=$(curl -q -sS -g --noproxy '*' --max-time 3 -w 'connected:%{time_connect}' "telnet://$at:$3" 2>&1 </dev/null)
 		status=$?
 		case $s in
 		*connected:0 | *connected:0[.,]000000)

@@ -160,12 +160,14 @@ func TestPortsUsersProgramsNames(t *testing.T) {
 		r.shell("mkdir -p /pg/conf /pg/bin && cd /pg/conf && touch a-1.yml a-2.yml .a-3.yml 'a[1].yml' a-1.txt ../bin/a-1.yml && ln -s nowhere a-9.yml")
 		free := freePort(t)
 		q := host.Question{
-			Ports: []int{free, r.port}, Users: []string{"etcd", "root", "mallory"}, Etcd: "/usr/bin/etcd",
+			Ports: []int{free, r.port}, Callers: []int{free, r.port}, Users: []string{"etcd", "root", "mallory"}, Etcd: "/usr/bin/etcd",
 			Programs: []string{"/usr/bin/patroni", "/usr/bin/mute", "/usr/bin/weak", "/usr/bin/nothing", "/usr/bin"},
 			Globs:    []string{"/pg/conf/a-*.yml", "/pg/*/a-?.yml", "/pg/conf/a[1].yml", "/pg/conf/.a*", "/pg/conf/a[*.yml", "/pg/conf/b*", "conf/*"},
 		}
 		facts := look(t, r.machine(), q)
 		require.Equal(t, map[int]string{r.port: "sshd"}, facts.Ports)
+		require.NotEmpty(t, facts.Callers[r.port], "who asks is connected")
+		require.Empty(t, facts.Callers[free])
 		require.Equal(t, map[string]bool{"etcd": true, "root": true, "mallory": false}, facts.Users)
 		require.Equal(t, host.Binary{Path: "/usr/bin/etcd", Version: "3.7.3"}, facts.Etcd)
 		require.Equal(t, map[string]host.Binary{
@@ -182,6 +184,88 @@ func TestPortsUsersProgramsNames(t *testing.T) {
 			"/pg/conf/a[*.yml":  {"/pg/conf/a[1].yml"},
 		}, facts.Globs)
 		require.Equal(t, host.Binary{Path: "/usr/bin/none"}, look(t, r.machine(), host.Question{Etcd: "/usr/bin/none"}).Etcd)
+	})
+}
+
+// A program is tried with arguments, variables and a configuration that are its
+// own, and leaves nothing behind.
+func TestTrials(t *testing.T) {
+	eachShell(t, func(t *testing.T, r *rig) {
+		r.write("/usr/bin/etcd", "#!/bin/sh\necho \"args: $*\"; echo \"name: $ETCD_NAME\"; env | grep -c ^SECRET=; [ \"$1\" ] && cat \"${1#--config-file=}\"; exit 2\n", 0o755)
+		config := []byte("name: 'it''s'\ndata-dir: /dev/null/x\n")
+		before := r.shell("ls -A /tmp | wc -l")
+		got := look(t, r.machine(), host.Question{Trials: []host.Trial{
+			{Program: "/usr/bin/etcd", Args: []string{"--what is=it's"}, Config: config},
+			{Program: "/usr/bin/etcd", Env: []string{"ETCD_NAME=a b"}},
+			{Program: "/usr/bin/none"},
+		}}).Trials
+		require.Equal(t, []host.Tried{
+			{Status: 2, Said: "args: --config-file=/dev/stdin --what is=it's\nname: \n0\n" + strings.TrimSpace(string(config))},
+			{Status: 2, Said: "args: \nname: a b\n0"},
+		}, got[:2])
+		require.Equal(t, 127, got[2].Status)
+		require.Equal(t, before, r.shell("ls -A /tmp | wc -l"))
+	})
+}
+
+// When a file was changed last is told by its inode: its own time can be set.
+func TestFileChanged(t *testing.T) {
+	eachShell(t, func(t *testing.T, r *rig) {
+		m := r.machine()
+		changed := func() time.Time {
+			t.Helper()
+			facts, err := m.Look(t.Context(), host.Question{Files: []string{"/etc/x"}})
+			require.NoError(t, err)
+			return facts.Files["/etc/x"].Changed
+		}
+		require.True(t, changed().IsZero(), "there is none")
+		r.write("/etc/x", "x", 0o644)
+		first := changed()
+		require.WithinDuration(t, time.Now(), first, time.Minute)
+		r.shell("touch -d 2001-01-01 /etc/x")
+		require.False(t, changed().Before(first))
+		r.shell("mv /etc/x /etc/y && mv /etc/y /etc/x")
+		require.False(t, changed().Before(first))
+	})
+}
+
+// A program is asked for its version once, and again when the file is another:
+// to ask etcd starts all of it.
+func TestVersionIsAskedOnce(t *testing.T) {
+	eachShell(t, func(t *testing.T, r *rig) {
+		etcd := func(version string) string {
+			return "#!/bin/sh\necho x >>/tmp/asked\necho 'etcd Version: " + version + "'\n"
+		}
+		r.write("/usr/bin/etcd", etcd("3.6.16"), 0o755)
+		m := r.machine()
+		ask := func(version string, times int) {
+			t.Helper()
+			require.Equal(t, host.Binary{Path: "/usr/bin/etcd", Version: version}, look(t, m, host.Question{Etcd: "/usr/bin/etcd"}).Etcd)
+			require.Equal(t, fmt.Sprint(times), r.shell("grep -c x /tmp/asked"))
+		}
+		ask("3.6.16", 1)
+		ask("3.6.16", 1)
+		r.write("/usr/bin/etcd", etcd("3.7.30"), 0o755) // as long as before
+		ask("3.7.30", 2)
+		r.shell("cp -p /usr/bin/etcd /usr/bin/other && mv /usr/bin/other /usr/bin/etcd")
+		ask("3.7.30", 3)
+		r.shell("chmod 0644 /usr/bin/etcd")
+		require.Equal(t, "Permission denied", look(t, m, host.Question{Etcd: "/usr/bin/etcd"}).Etcd.Problem)
+		r.shell("rm /usr/bin/etcd")
+		require.Equal(t, host.Binary{Path: "/usr/bin/etcd"}, look(t, m, host.Question{Etcd: "/usr/bin/etcd"}).Etcd)
+		r.write("/usr/bin/etcd", "#!/bin/sh\necho x >>/tmp/asked\nexit 3\n", 0o755)
+		require.Equal(t, "it does not tell its version: exit status 3", look(t, m, host.Question{Etcd: "/usr/bin/etcd"}).Etcd.Problem)
+		require.Equal(t, "it does not tell its version: exit status 3", look(t, m, host.Question{Etcd: "/usr/bin/etcd"}).Etcd.Problem)
+		require.Equal(t, "5", r.shell("grep -c x /tmp/asked"), "one that does not tell is asked each time")
+	})
+}
+
+// What a package manager could install.
+func TestOffers(t *testing.T) {
+	eachShell(t, func(t *testing.T, r *rig) {
+		r.write("/usr/bin/apt-cache", "#!/bin/sh\n[ \"$*\" = 'madison -- etcd-server' ] && printf ' etcd-server | 3.6.16-1 | http://mirror.example trixie/main amd64 Packages\\n etcd-server | 3.5.16-4+b1 | http://mirror.example trixie/main amd64 Packages\\n'\n", 0o755)
+		require.Equal(t, []string{"3.6.16-1", "3.5.16-4+b1"}, look(t, r.machine(), host.Question{Package: "etcd-server"}).Offers)
+		require.Empty(t, look(t, r.machine(), host.Question{Package: "etcd"}).Offers)
 	})
 }
 

@@ -1,11 +1,14 @@
 package ssh
 
 import (
+	"bytes"
 	"context"
 	_ "embed" // the scripts
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
+	"sync"
 
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -20,10 +23,16 @@ var lookScript string
 var actScript string
 
 // A Machine is a real host. It is a host.Host and a host.Connector.
-type Machine struct{ link *link }
+type Machine struct {
+	link *link
+
+	mu       sync.Mutex
+	programs programs // that have told their version
+}
 
 var (
 	_ host.Host      = (*Machine)(nil)
+	_ host.Sequencer = (*Machine)(nil)
 	_ host.Connector = (*Machine)(nil)
 )
 
@@ -44,7 +53,13 @@ func (m *Machine) Connect(ctx context.Context) {
 
 // Look implements host.Host.
 func (m *Machine) Look(ctx context.Context, q host.Question) (host.Facts, error) {
-	script, err := question(q)
+	m.mu.Lock()
+	known := maps.Clone(m.programs)
+	m.mu.Unlock()
+	if known == nil {
+		known = programs{}
+	}
+	script, err := question(q, known)
 	if err != nil {
 		return host.Facts{}, fmt.Errorf("look at %s: %w", m.Name(), err)
 	}
@@ -65,13 +80,16 @@ func (m *Machine) Look(ctx context.Context, q host.Question) (host.Facts, error)
 		case r.status != 0:
 			return host.Facts{}, fmt.Errorf("look at %s: the script ended with status %d: %s", m.Name(), r.status, r.said)
 		}
-		facts, err := answer(q, r.out)
+		facts, err := answer(q, r.out, known)
 		if errors.Is(err, errChanged) && try < 3 {
 			continue
 		}
 		if err != nil {
 			return host.Facts{}, fmt.Errorf("look at %s: %w", m.Name(), err)
 		}
+		m.mu.Lock()
+		m.programs = known
+		m.mu.Unlock()
 		return facts, nil
 	}
 }
@@ -90,8 +108,11 @@ func (m *Machine) Do(ctx context.Context, a host.Act) error {
 	if m.link.client.config.ReadOnly {
 		return fmt.Errorf("%s on %s: %w", a, m.Name(), errReadOnly)
 	}
-	if p, ok := a.(host.PutProgram); ok {
+	switch p := a.(type) {
+	case host.PutProgram:
 		return m.putProgram(ctx, p)
+	case host.PutFile:
+		return m.putFile(ctx, p)
 	}
 	script, err := scriptOf(a)
 	if errors.Is(err, errNoAct) {
@@ -100,9 +121,49 @@ func (m *Machine) Do(ctx context.Context, a host.Act) error {
 	if err != nil {
 		return m.failure(a, reply{}, err, 0)
 	}
-	_, err = m.change(ctx, a, script, nil)
+	_, err = m.change(ctx, a, preludeScript+actScript+script, nil)
 	return err
 }
+
+// DoAll implements host.Sequencer: acts go as one script, which tells of each
+// that it was made. Those that are more than a script go by themselves.
+func (m *Machine) DoAll(ctx context.Context, all []host.Act) (int, error) {
+	if m.link.client.config.ReadOnly {
+		return 0, fmt.Errorf("%d changes on %s: %w", len(all), m.Name(), errReadOnly)
+	}
+	n, whole := 0, preludeScript+actScript
+	for ; n < len(all); n++ {
+		script, err := scriptOf(all[n])
+		if err != nil {
+			break
+		}
+		whole += "(\n" + script + "\n) || exit\necho " + saysMade + "\n"
+	}
+	if n > 0 {
+		s, err := m.link.acquire(ctx)
+		if err != nil {
+			return 0, err
+		}
+		r, err := s.run(ctx, "exec </dev/null\n"+whole, nil)
+		m.link.release(s)
+		if err != nil || r.status != 0 {
+			done := bytes.Count(r.out, []byte(saysMade+"\n"))
+			_, err = m.verdict(all[done], r, s.uid, err)
+			return done, err
+		}
+	}
+	if n == len(all) {
+		return n, nil
+	}
+	if err := m.Do(ctx, all[n]); err != nil {
+		return n, err
+	}
+	more, err := m.DoAll(ctx, all[n+1:])
+	return n + 1 + more, err
+}
+
+// saysMade is what a script of several acts says after each.
+const saysMade = "@etcdrill made"
 
 // change runs the script of an act.
 func (m *Machine) change(ctx context.Context, a host.Act, script string, data *program) (int, error) {
@@ -110,7 +171,6 @@ func (m *Machine) change(ctx context.Context, a host.Act, script string, data *p
 	if err != nil {
 		return 0, err
 	}
-	uid := s.uid
 	var r reply
 	if data == nil {
 		r, err = s.run(ctx, "exec </dev/null\n"+script, nil)
@@ -118,11 +178,17 @@ func (m *Machine) change(ctx context.Context, a host.Act, script string, data *p
 		r, err = s.run(ctx, script, data)
 	}
 	m.link.release(s)
-	switch {
-	case data != nil && data.err != nil:
+	if data != nil && data.err != nil {
 		// It is our own file that could not be read; the host has thrown away
 		// what it had.
-		return 0, m.failure(a, reply{}, data.err, uid)
+		return 0, m.failure(a, reply{}, data.err, s.uid)
+	}
+	return m.verdict(a, r, s.uid, err)
+}
+
+// verdict is what came of an act whose script was run.
+func (m *Machine) verdict(a host.Act, r reply, uid int, err error) (int, error) {
+	switch {
 	case err != nil:
 		return 0, fmt.Errorf("%w: %s on %s: %w", host.ErrUnknown, a, m.Name(), err)
 	case r.status == 0:

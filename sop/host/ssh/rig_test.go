@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -155,12 +156,20 @@ func keygen(t *testing.T, path string) {
 	require.NoError(t, err, "%s", out)
 }
 
+// freePort gives a port that nobody listens on, from below those that
+// connections are given: one of them would have it before sshd does.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			require.NoError(t, l.Close())
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 func (r *rig) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(r.port)) }
@@ -200,6 +209,7 @@ func newClient(t *testing.T, with ...func(*ssh.Config)) *ssh.Client {
 }
 
 func readOnly(c *ssh.Config) { c.ReadOnly = true }
+func asRoot(c *ssh.Config)   { c.Root = true }
 
 // machine is the host as root.
 func (r *rig) machine() *ssh.Machine { return newClient(r.t).Host(r.spec("root")) }
@@ -238,6 +248,10 @@ func look(t *testing.T, h host.Host, q host.Question) host.Facts {
 	t.Helper()
 	facts, err := h.Look(t.Context(), q)
 	require.NoError(t, err)
+	for p, f := range facts.Files { // when each was changed is told apart, below
+		f.Changed = time.Time{}
+		facts.Files[p] = f
+	}
 	return facts
 }
 

@@ -64,7 +64,7 @@ func (s *session) quit() {
 
 // open starts a session and waits until it is ready for scripts.
 func (l *link) open(ctx context.Context, a *attempt) (*session, error) {
-	command := l.spec.command(l.client.config.ReadOnly)
+	command := l.spec.command(l.client.config.ReadOnly && !l.client.config.Root)
 	var cmd *exec.Cmd
 	if l.spec.Local {
 		cmd = exec.Command(l.client.config.Shell, "-c", command)
@@ -154,6 +154,14 @@ var errCut = errors.New("connection lost")
 // run runs one script, with data on its standard input. An error says that it is
 // not known what of it was done.
 func (s *session) run(ctx context.Context, script string, data io.Reader) (reply, error) {
+	var out bytes.Buffer
+	r, err := s.runInto(ctx, script, data, &out)
+	r.out = out.Bytes()
+	return r, err
+}
+
+// runInto is run with the lines of the script going elsewhere, one at a time.
+func (s *session) runInto(ctx context.Context, script string, data io.Reader, out io.Writer) (reply, error) {
 	stop := context.AfterFunc(ctx, s.quit)
 	s.link.count()
 	written := make(chan error, 1)
@@ -169,7 +177,7 @@ func (s *session) run(ctx context.Context, script string, data io.Reader) (reply
 		}
 		written <- err
 	}()
-	r, err := s.read()
+	r, err := s.read(out)
 	if err != nil || r.status != 0 && data != nil {
 		s.spent = true // data that was not taken would be read as the next script
 		s.quit()
@@ -197,9 +205,8 @@ func (s *session) run(ctx context.Context, script string, data io.Reader) (reply
 	return reply{}, errCut
 }
 
-func (s *session) read() (reply, error) {
+func (s *session) read(out io.Writer) (reply, error) {
 	var r reply
-	var out bytes.Buffer
 	begun := false
 	for {
 		line, err := s.lines.ReadString('\n')
@@ -215,13 +222,15 @@ func (s *session) read() (reply, error) {
 			if err != nil {
 				return r, fmt.Errorf("end of a script: %w", err)
 			}
-			r.said, r.out = strings.TrimSpace(string(b)), out.Bytes()
+			r.said = strings.TrimSpace(string(b))
 			return r, nil
 		}
 		if !begun {
 			begun = strings.TrimSpace(line) == "@etcdrill begin"
 			continue
 		}
-		out.WriteString(line)
+		if _, err := io.WriteString(out, line); err != nil {
+			return r, err
+		}
 	}
 }
