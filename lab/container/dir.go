@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/etcdrill/etcdrill/lab/shelf"
 )
 
@@ -58,9 +60,34 @@ func lockRoot(root string) (lock *os.File, id string, err error) {
 	return f, id, nil
 }
 
+// An ownership is the lock of a lab's creator. It is a bare descriptor: a file
+// would be closed by the garbage collector once nobody had the Lab in hand, while
+// its machines are still in use, and the next Heal would take them.
+type ownership struct{ fd int }
+
+func own(dir string) (*ownership, error) {
+	f, err := shelf.Hold(filepath.Join(dir, ownerName))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &ownership{fd: fd}, nil
+}
+
+// end gives the lock up. No ownership, nil, has none to give up.
+func (o *ownership) end() {
+	if o != nil {
+		_ = unix.Close(o.fd)
+	}
+}
+
 // claim makes the directory of a new lab and holds its owner's lock. An empty
 // name gets the first that is free.
-func claim(root, name string) (dir, id string, owner *os.File, err error) {
+func claim(root, name string) (dir, id string, owner *ownership, err error) {
 	lock, id, err := lockRoot(root)
 	if err != nil {
 		return "", "", nil, err
@@ -82,7 +109,7 @@ func claim(root, name string) (dir, id string, owner *os.File, err error) {
 		default:
 			return "", "", nil, fmt.Errorf("%w: %s", ErrExists, name)
 		}
-		if owner, err = shelf.Hold(filepath.Join(dir, ownerName)); err != nil {
+		if owner, err = own(dir); err != nil {
 			return "", "", nil, fmt.Errorf("lock lab %s: %w", name, err)
 		}
 		return dir, id, owner, nil

@@ -91,7 +91,7 @@ type Info struct {
 type Lab struct {
 	engine engine
 	info   Info
-	owner  *os.File // nil unless it is to end with us
+	owner  *ownership // nil unless it is to end with us
 }
 
 // Labels of containers and networks.
@@ -164,7 +164,7 @@ func Up(ctx context.Context, s Spec) (*Lab, error) {
 		return nil, errors.Join(fmt.Errorf("bring up lab %s: %w", l.info.Name, err), l.Down(end))
 	}
 	if s.Keep {
-		_ = owner.Close()
+		owner.end()
 		l.owner = nil
 	}
 	return l, nil

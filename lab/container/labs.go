@@ -77,9 +77,7 @@ func (l *Lab) Down(ctx context.Context) error {
 	if err := os.RemoveAll(l.info.Dir); err != nil {
 		return fmt.Errorf("end lab %s: %w", l.info.Name, err)
 	}
-	if l.owner != nil {
-		_ = l.owner.Close()
-	}
+	l.owner.end()
 	return l.engine.close()
 }
 
