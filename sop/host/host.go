@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"time"
 )
 
@@ -188,6 +189,17 @@ type Binary struct {
 	Path    string
 	Version string // the first word that looks like one: "3.7.3"; empty when there is none
 	Problem string // why Version is empty although the file is there
+}
+
+// AsksVersion is the argument by which a program is asked for its version: etcd's
+// utilities know a command (etcdctl/ctlv3/command/version_command.go) and no such
+// option.
+func AsksVersion(program string) string {
+	switch path.Base(program) {
+	case "etcdctl", "etcdutl":
+		return "version"
+	}
+	return "--version"
 }
 
 // A Unit is a systemd unit as systemctl show gives it.

@@ -278,11 +278,7 @@ func (m *Machine) binary(ctx context.Context, name string) host.Binary {
 	if p.role == roleExec {
 		ctx, cancel := context.WithTimeout(ctx, askPatience)
 		defer cancel()
-		ask := "--version"
-		if path.Base(name) == "etcdutl" {
-			ask = "version" // it knows no such option
-		}
-		out, err = m.ask(ctx, m.command(roleExec, "/", name, ask))
+		out, err = m.ask(ctx, m.command(roleExec, "/", name, host.AsksVersion(name)))
 	}
 	if b.Version = versionIn(out); b.Version != "" {
 		return b

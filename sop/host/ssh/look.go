@@ -74,10 +74,10 @@ func question(q host.Question, known programs) (string, error) {
 		call(&calls, "addrs")
 	}
 	if q.Etcd != "" {
-		call(&waits, "program", "0", q.Etcd, known[q.Etcd].stamp)
+		call(&waits, "program", "0", q.Etcd, host.AsksVersion(q.Etcd), known[q.Etcd].stamp)
 	}
 	for i, p := range q.Programs {
-		call(&waits, "program", strconv.Itoa(i+1), p, known[p].stamp)
+		call(&waits, "program", strconv.Itoa(i+1), p, host.AsksVersion(p), known[p].stamp)
 	}
 	if q.Package != "" {
 		call(&waits, "offers", q.Package)

@@ -208,7 +208,7 @@ boot() {
 
 # Those below run side by side, so they write short lines, each with one call.
 
-program() { # NUMBER PATH STAMP: one that is still as it was then is not run again
+program() { # NUMBER PATH ASK STAMP: one that is still as it was then is not run again
 	if ! s=$(stat -L --printf '%d:%i:%s:%a:%.9Y:%.9Z %F' -- "$2" 2>&1); then
 		absent "$s" || printf 'program %s problem %s\n' "$1" "${s##*: }"
 		return
@@ -218,12 +218,10 @@ program() { # NUMBER PATH STAMP: one that is still as it was then is not run aga
 		printf 'program %s problem not a regular file\n' "$1"
 	elif ! [ -x "$2" ]; then
 		printf 'program %s problem Permission denied\n' "$1"
-	elif [ "$stamp" = "$3" ]; then
+	elif [ "$stamp" = "$4" ]; then
 		printf 'program %s same\n' "$1"
 	else
-		ask=--version
-		case $2 in */etcdutl) ask=version ;; esac # it knows no such option
-		s=$(timeout 5 "$2" "$ask" 2>&1 </dev/null)
+		s=$(timeout 5 "$2" "$3" 2>&1 </dev/null)
 		printf 'program %s said %s %s %s\n' "$1" "$?" "$stamp" "$(printf %s "$s" | head -c 2000 | b64)"
 	fi
 }

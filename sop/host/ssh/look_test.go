@@ -154,6 +154,7 @@ func TestUnits(t *testing.T) {
 func TestPortsUsersProgramsNames(t *testing.T) {
 	eachShell(t, func(t *testing.T, r *rig) {
 		r.write("/usr/bin/etcd", "#!/bin/sh\necho 'etcd Version: 3.7.3'; echo 'Go Version: go1.26.8'\n", 0o755)
+		r.write("/usr/bin/etcdctl", "#!/bin/sh\n[ \"$*\" = version ] || { echo 'Error: unknown flag: --version' >&2; exit 1; }\necho 'etcdctl version: 3.7.3'; echo 'API version: 3.7'\n", 0o755)
 		r.write("/usr/bin/patroni", "#!/bin/sh\nshift; echo patroni 4.0.7 >&2\n", 0o755)
 		r.write("/usr/bin/mute", "#!/bin/sh\nexit 3\n", 0o755)
 		r.write("/usr/bin/weak", "#!/bin/sh\n", 0o644)
@@ -161,7 +162,7 @@ func TestPortsUsersProgramsNames(t *testing.T) {
 		free := freePort(t)
 		q := host.Question{
 			Ports: []int{free, r.port}, Callers: []int{free, r.port}, Users: []string{"etcd", "root", "mallory"}, Etcd: "/usr/bin/etcd",
-			Programs: []string{"/usr/bin/patroni", "/usr/bin/mute", "/usr/bin/weak", "/usr/bin/nothing", "/usr/bin"},
+			Programs: []string{"/usr/bin/etcdctl", "/usr/bin/patroni", "/usr/bin/mute", "/usr/bin/weak", "/usr/bin/nothing", "/usr/bin"},
 			Globs:    []string{"/pg/conf/a-*.yml", "/pg/*/a-?.yml", "/pg/conf/a[1].yml", "/pg/conf/.a*", "/pg/conf/a[*.yml", "/pg/conf/b*", "conf/*"},
 		}
 		facts := look(t, r.machine(), q)
@@ -171,6 +172,7 @@ func TestPortsUsersProgramsNames(t *testing.T) {
 		require.Equal(t, map[string]bool{"etcd": true, "root": true, "mallory": false}, facts.Users)
 		require.Equal(t, host.Binary{Path: "/usr/bin/etcd", Version: "3.7.3"}, facts.Etcd)
 		require.Equal(t, map[string]host.Binary{
+			"/usr/bin/etcdctl": {Path: "/usr/bin/etcdctl", Version: "3.7.3"},
 			"/usr/bin/patroni": {Path: "/usr/bin/patroni", Version: "4.0.7"},
 			"/usr/bin/mute":    {Path: "/usr/bin/mute", Problem: "it does not tell its version: exit status 3"},
 			"/usr/bin/weak":    {Path: "/usr/bin/weak", Problem: "Permission denied"},
