@@ -2,6 +2,7 @@ package scenarios_test
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"testing"
 
@@ -11,9 +12,14 @@ import (
 	"github.com/etcdrill/etcdrill/scenarios"
 )
 
+var stories = flag.Bool("stories", false, "tell the end-to-end stories too, which take minutes each")
+
 // The end-to-end stories, on real machines with real PostgreSQL: one after the
 // other, since two of their sites are more than a small machine bears at once.
 func TestStory(t *testing.T) {
+	if !*stories {
+		t.Skip("NOT TESTED: the stories under PostgreSQL are told with -stories")
+	}
 	t.Parallel()
 	for _, tale := range []scenarios.Tale{scenarios.Membership(), scenarios.Renewal()} {
 		t.Run(tale.Name, func(t *testing.T) { tell(t, tale) })

@@ -3,4 +3,4 @@
 package sop
 
 // most is how many points of a sweep are tried unless all are asked for.
-const most = 24
+const most = 12

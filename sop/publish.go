@@ -22,7 +22,7 @@ import (
 const (
 	// publishing is how long a learner may take from its start to serving before
 	// it is looked at why it does not.
-	publishing = 1500 * time.Millisecond
+	publishing = time.Second
 	// fedAtOnce is how large a database may be for a snapshot of it to be taken in
 	// within that time. A larger one takes its time, and loses little by this.
 	fedAtOnce = 128 << 20

@@ -76,7 +76,7 @@ func TestWaitsInVain(t *testing.T) {
 					return other
 				}
 				young := func(_ *host.Facts, u *host.Unit) {
-					u.Since = v.Hosts[i].Facts.Clock.Add(v.Taken.Sub(v.Hosts[i].Taken) - time.Second)
+					u.Since = v.Hosts[i].Facts.Clock.Add(v.Taken.Sub(v.Hosts[i].Taken) - publishing/2)
 				}
 				require.ErrorContains(g.t, waitsInVain(h)(with(young)), "just now")
 				require.NoError(g.t, publishes(h)(with(young)))
