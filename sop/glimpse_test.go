@@ -88,3 +88,40 @@ func TestGlimpseOf(t *testing.T) {
 		require.Equal(t, tt.want, glimpseOf(tt.act, l), "%v", tt.act)
 	}
 }
+
+// A look that fills in asks a host again only where there is more to ask it, or
+// where it did not answer, be it for another host.
+func TestFill(t *testing.T) {
+	bubble(t, 3, func(g *ground) {
+		t := g.t
+		g.up()
+		site := g.operator().Site
+		g.w.machine(hosts[1]).reach = false
+		g.w.machine(hosts[2]).deaf = map[string]bool{hosts[0] + ":2380": true}
+		whole := Scope{AllHosts: true, Reach: true}
+		taken := func(scope Scope) map[string]time.Time {
+			t.Helper()
+			time.Sleep(time.Second)
+			v, err := site.Observe(t.Context(), scope)
+			require.NoError(t, err)
+			all := map[string]time.Time{}
+			for _, h := range v.Hosts {
+				require.Equal(t, g.w.machine(h.Name).reach, h.Reachable(), h.Problem)
+				all[h.Name] = h.Taken
+			}
+			return all
+		}
+		taken(whole) // what there is to ask shows only now
+		first := taken(whole)
+		g.w.machine(hosts[1]).reach = true
+		fill := whole
+		fill.Fill = true
+		second := taken(fill)
+		require.Equal(t, first[hosts[0]], second[hosts[0]])
+		require.True(t, second[hosts[1]].After(first[hosts[1]]), "it had not answered")
+		require.True(t, second[hosts[2]].After(first[hosts[2]]), "it had not got through to another")
+		fill.Logs = true
+		third := taken(fill)
+		require.True(t, third[hosts[0]].After(second[hosts[0]]), "its log was not asked for before")
+	})
+}

@@ -107,7 +107,7 @@ func (r *Runner) look(ctx context.Context, p Procedure, forReal bool) (View, err
 
 // lookTwice looks at the members twice where there is a cluster: movement of
 // leader or term shows only between two. The second between them is time for all
-// that takes longer. Hosts are looked at twice in it, since what to ask them for
+// that takes longer. Some hosts are looked at twice in it, since what to ask them for
 // depends on what the files say that they have.
 func (r *Runner) lookTwice(ctx context.Context, p Procedure, forReal bool) (View, error) {
 	subjects := SubjectsOf(p)
@@ -129,7 +129,7 @@ func (r *Runner) lookTwice(ctx context.Context, p Procedure, forReal bool) (View
 	if !first.Exists() {
 		first = once
 	}
-	if _, err := r.Site.Observe(ctx, asked(p, Scope{Stored: asks && d.Deep(once), AllHosts: true, Reach: true, Write: forReal, Subjects: subjects})); err != nil {
+	if _, err := r.Site.Observe(ctx, asked(p, Scope{Stored: asks && d.Deep(once), AllHosts: true, Reach: true, Write: forReal, Fill: true, Subjects: subjects})); err != nil {
 		return once, err
 	}
 	if err := sleep(ctx, apart-r.Site.Now().Sub(first.Taken)); err != nil {

@@ -15,6 +15,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,6 +108,7 @@ type Scope struct {
 	Write     bool     // try whether the inventory can be written
 	Ports     bool     // ask Host for its listeners too
 	Still     bool     // the members have not changed since the last look, so that only hosts are asked
+	Fill      bool     // a host that was looked at just before is asked again only where there is more to ask it
 	Subjects  []string // hosts that may be in neither inventory nor list
 	Try       bool     // let Host try the etcd that it is to run with the configuration that it has
 	Stored    bool     // ask every voter for the member list that is in its backend
@@ -614,6 +616,10 @@ func (s *Site) lookAtHost(ctx context.Context, v View, spec inventory.Host, scop
 			}
 		}
 	}
+	if scope.Fill && known.complete() && reflect.DeepEqual(q, known.asked) {
+		return known
+	}
+	hv.asked = q
 	if c, ok := h.(host.Connector); ok {
 		first, stop := context.WithTimeout(ctx, s.Deadlines[Connecting])
 		c.Connect(first)

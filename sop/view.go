@@ -174,6 +174,8 @@ type HostView struct {
 	// none, or where it was not asked for. LogProblem says why it could not be read.
 	Log        *RaftLog
 	LogProblem string
+
+	asked host.Question // what the look at Taken was about
 }
 
 // lastSeen is when anything of the host was looked at last.
@@ -186,6 +188,27 @@ func (h HostView) lastSeen() time.Time {
 
 // Reachable reports whether the host could be looked at.
 func (h HostView) Reachable() bool { return h.Problem == "" }
+
+// complete reports whether all that a look asked was answered. What was waited for
+// in vain may come at a second try; that nobody listens is an answer.
+func (h HostView) complete() bool {
+	for _, why := range h.Facts.Dials {
+		if why != "" && !strings.Contains(strings.ToLower(why), "refused") {
+			return false
+		}
+	}
+	for _, r := range h.Facts.HTTP {
+		if r.Problem != "" {
+			return false
+		}
+	}
+	for _, why := range h.Facts.Handshakes {
+		if why != "" {
+			return false
+		}
+	}
+	return h.Reachable() && !h.Taken.IsZero()
+}
 
 // An AdminView is what the admin host keeps beside the inventory.
 type AdminView struct {
