@@ -1,6 +1,8 @@
 package sop
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -122,4 +124,10 @@ func plain(err error) string {
 		return r.Found
 	}
 	return err.Error()
+}
+
+// Digest is a short hash of a text, for plans and codes.
+func Digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:6])
 }
