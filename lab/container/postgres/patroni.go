@@ -55,7 +55,7 @@ const (
 	replyTimeout = 2 * time.Second
 	// answersWithin is for how long it is asked again where the end of something
 	// hangs on the answer: the machine may be busy with others.
-	answersWithin = 30 * time.Second
+	answersWithin = time.Minute
 )
 
 // get asks one machine's Patroni. Some answers come with status 503: they are
