@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
@@ -30,8 +31,8 @@ type MachineSpec struct {
 	Role image.Role // empty is image.Machine
 	Etcd string     // version that is installed; empty is Spec.Etcd
 	// Disk makes /data a file system of its own of so many bytes, which Fill can
-	// fill. It is in memory, and a reboot empties it. Zero leaves /data on the
-	// engine's disk.
+	// fill. It is in memory, and a reboot empties it. Zero makes /data a volume on
+	// the engine's disk.
 	Disk int64
 }
 
@@ -362,6 +363,13 @@ func (l *Lab) start(ctx context.Context, x MachineInfo, user, host keyPair, labe
 				// A reboot from inside ends the container; whoever stops it from
 				// outside wants it to stay off.
 				h.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyUnlessStopped}
+				if x.Disk == 0 {
+					// A volume goes with its container. It is the disk itself, while
+					// the container's own files may be behind a process that serves
+					// one request at a time, and then every fsync of etcd's log
+					// keeps all else on the machine waiting.
+					h.Mounts = append(h.Mounts, mount.Mount{Type: mount.TypeVolume, Target: "/data"})
+				}
 				l.engine.groups(h)
 			},
 			EndpointSettingsModifier: func(m map[string]*network.EndpointSettings) {
