@@ -368,7 +368,7 @@ func (l *Lab) start(ctx context.Context, x MachineInfo, user, host keyPair, labe
 					// the container's own files may be behind a process that serves
 					// one request at a time, and then every fsync of etcd's log
 					// keeps all else on the machine waiting.
-					h.Mounts = append(h.Mounts, mount.Mount{Type: mount.TypeVolume, Target: "/data"})
+					h.Mounts = append(h.Mounts, mount.Mount{Type: mount.TypeVolume, Target: "/data", VolumeOptions: &mount.VolumeOptions{Labels: labels}})
 				}
 				l.engine.groups(h)
 			},

@@ -337,6 +337,7 @@ func TestKilledCreator(t *testing.T) {
 	require.Equal(t, []string{"removed lab container1: its creator is gone"}, did)
 	require.Empty(t, docker(t, "ps", "-aq", "--filter", "label=etcdrill.root="+info.Root))
 	require.Empty(t, docker(t, "network", "ls", "-q", "--filter", "label=etcdrill.root="+info.Root))
+	require.Empty(t, docker(t, "volume", "ls", "-q", "--filter", "label=etcdrill.root="+info.Root))
 	require.NoDirExists(t, info.Dir)
 }
 
@@ -362,6 +363,7 @@ func TestKept(t *testing.T) {
 	did, err = container.Heal(ctx, root)
 	require.NoError(t, err)
 	require.Equal(t, []string{"removed lab kept: its machines are gone"}, did)
+	require.Empty(t, docker(t, "volume", "ls", "-q", "--filter", "label=etcdrill.root="+l.Info().Root), "their data is too")
 	labs, err := container.List(ctx, root)
 	require.NoError(t, err)
 	require.Empty(t, labs)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 )
 
@@ -106,7 +107,7 @@ func Discard(ctx context.Context, dir string) error {
 	return (&Lab{engine: e, info: i}).Down(ctx)
 }
 
-// remove removes all containers and networks that bear some labels.
+// remove removes all containers, networks and volumes that bear some labels.
 func (e engine) remove(ctx context.Context, labels ...string) error {
 	there, err := e.labelled(ctx, labels...)
 	if err != nil {
@@ -132,7 +133,29 @@ func (e engine) remove(ctx context.Context, labels ...string) error {
 	if err != nil {
 		return err
 	}
-	return each(names, func(n string) error { return e.removeNetwork(ctx, n) })
+	if err := each(names, func(n string) error { return e.removeNetwork(ctx, n) }); err != nil {
+		return err
+	}
+	// They went with their containers, but for one that somebody else removed.
+	left, err := e.volumes(ctx, labels...)
+	if err != nil {
+		return err
+	}
+	return each(left, func(v volume.Volume) error {
+		if _, err := e.docker.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove volume %s: %w", v.Name, err)
+		}
+		return nil
+	})
+}
+
+// volumes lists volumes that have all of some labels.
+func (e engine) volumes(ctx context.Context, labels ...string) ([]volume.Volume, error) {
+	r, err := e.docker.VolumeList(ctx, client.VolumeListOptions{Filters: client.Filters{}.Add("label", labels...)})
+	if err != nil {
+		return nil, fmt.Errorf("list volumes: %w", err)
+	}
+	return r.Items, nil
 }
 
 func nameOf(c container.Summary) string {
@@ -258,6 +281,13 @@ func (e engine) bury(ctx context.Context, root string) (did []string, living []*
 	}
 	for _, n := range r.Items {
 		strays[n.Labels[labelLab]] = true
+	}
+	volumes, err := e.volumes(ctx, labelRoot+"="+id)
+	if err != nil {
+		return did, living, errors.Join(append(errs, err)...)
+	}
+	for _, v := range volumes {
+		strays[v.Labels[labelLab]] = true
 	}
 	for name := range strays {
 		if name != "" && !slices.Contains(names, name) {
