@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -63,7 +64,10 @@ func lockRoot(root string) (lock *os.File, id string, err error) {
 // An ownership is the lock of a lab's creator. It is a bare descriptor: a file
 // would be closed by the garbage collector once nobody had the Lab in hand, while
 // its machines are still in use, and the next Heal would take them.
-type ownership struct{ fd int }
+type ownership struct {
+	fd   int
+	once sync.Once
+}
 
 func own(dir string) (*ownership, error) {
 	f, err := shelf.Hold(filepath.Join(dir, ownerName))
@@ -78,10 +82,10 @@ func own(dir string) (*ownership, error) {
 	return &ownership{fd: fd}, nil
 }
 
-// end gives the lock up. No ownership, nil, has none to give up.
+// end gives the lock up, once. No ownership, nil, has none to give up.
 func (o *ownership) end() {
 	if o != nil {
-		_ = unix.Close(o.fd)
+		o.once.Do(func() { _ = unix.Close(o.fd) })
 	}
 }
 
