@@ -120,12 +120,7 @@ func (p CreateCluster) build(v View, token string) []Stage {
 	id := expectedCluster(v, token)
 	// Those of the plan. One that does not answer a later look is not done with.
 	hosts := v.reachableHosts()
-	formed := func(v View) error {
-		if v.ClusterID() != id {
-			return fmt.Errorf("no cluster %s answers yet", ID(id))
-		}
-		return formedOn(v, hosts)
-	}
+	formed := formedAs(id, hosts)
 	var certs []Step
 	if v.layout().TLS {
 		certs = append(certs, Step{Title: "make the CA", Act: MakeCA{}, Until: hasCA, Needs: []Safeguard{caForCreate()}})
@@ -205,6 +200,16 @@ func (v View) reachableNames() []string {
 // formedAsWanted holds when the inventory's hosts, and no others, are voters
 // that answer. Hosts that cannot be reached are members that do not.
 func formedAsWanted(v View) error { return formedOn(v, v.reachableHosts()) }
+
+// formedAs holds when a cluster answers on its hosts under the ID that it is to have.
+func formedAs(id uint64, hosts []inventory.Host) Condition {
+	return func(v View) error {
+		if v.ClusterID() != id {
+			return fmt.Errorf("no cluster %s answers yet", ID(id))
+		}
+		return formedOn(v, hosts)
+	}
+}
 
 func formedOn(v View, hosts []inventory.Host) error {
 	for _, h := range hosts {

@@ -276,12 +276,7 @@ func (p Restore) dataOf(v View, spec inventory.Host, note Restoring, snapshot st
 func (p Restore) start(v View, note Restoring) []Stage {
 	id := expectedCluster(v, note.Token)
 	hosts := v.reachableHosts()
-	formed := func(v View) error {
-		if v.ClusterID() != id {
-			return fmt.Errorf("no cluster %s answers yet", ID(id))
-		}
-		return formedOn(v, hosts)
-	}
+	formed := formedAs(id, hosts)
 	risen := func(v View) error {
 		for _, m := range v.LivingVoters() {
 			if l := v.LookOf(m.ID); l.Revision < note.Revision+Bump {

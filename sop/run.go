@@ -262,26 +262,37 @@ func (r *Runner) Do(ctx context.Context, p Procedure) (res Result, err error) {
 // election may take.
 func (r *Runner) reached(ctx context.Context, p Procedure, plan Plan) (View, error) {
 	copied := slices.ContainsFunc(plan.Steps(), func(s Step) bool { return changesMembership(s.Act) || carries(s.Act) })
-	late := r.Site.Now().Add(r.Site.Deadlines[Electing])
-	for told := false; ; told = true {
-		v, err := r.Site.Observe(ctx, asked(p, Scope{AllHosts: true, Hash: copied, Subjects: SubjectsOf(p)}))
-		if err != nil {
-			return v, err
+	var v View
+	err := r.patiently(ctx, func() (final bool, err error) {
+		if v, err = r.Site.Observe(ctx, asked(p, Scope{AllHosts: true, Hash: copied, Subjects: SubjectsOf(p)})); err != nil {
+			return true, err
 		}
 		if err := sameHash().Holds(v); err != nil {
-			return v, err
+			return true, err
 		}
-		why := open(p, v)
-		if why == nil || !r.Site.Now().Before(late) {
-			return v, why
+		return false, open(p, v)
+	}, func(why error) error {
+		return r.record(Record{Procedure: p.String(), State: Waiting, Took: r.Site.Deadlines[Electing], Detail: why.Error() + ": looking again"})
+	})
+	return v, err
+}
+
+// patiently tries something until it is well, its error is final, or as much time
+// has passed as an election may take. Before the second try it tells why.
+func (r *Runner) patiently(ctx context.Context, try func() (final bool, err error), tell func(why error) error) error {
+	late := r.Site.Now().Add(r.Site.Deadlines[Electing])
+	for told := false; ; told = true {
+		final, why := try()
+		if why == nil || final || !r.Site.Now().Before(late) {
+			return why
 		}
 		if !told {
-			if err := r.record(Record{Procedure: p.String(), State: Waiting, Took: r.Site.Deadlines[Electing], Detail: why.Error() + ": looking again"}); err != nil {
-				return v, err
+			if err := tell(why); err != nil {
+				return err
 			}
 		}
-		if err := sleep(ctx, r.Poll); err != nil {
-			return v, errors.Join(err, why)
+		if stopped := sleep(ctx, r.Poll); stopped != nil {
+			return errors.Join(stopped, why)
 		}
 	}
 }
@@ -362,19 +373,13 @@ func (r *Runner) lock(ctx context.Context, p Procedure, plan Plan, v View) error
 // just gone is lost to its own timeout, so where time may mend it, it is
 // written again for as long as an election may take.
 func (r *Runner) probe(ctx context.Context, v View, waiting func(why string)) error {
-	late := r.Site.Now().Add(r.Site.Deadlines[Electing])
-	for told := false; ; told = true {
-		err := r.Site.probe(ctx, v)
-		if err == nil || !passes(err) || !r.Site.Now().Before(late) {
-			return err
-		}
-		if !told {
-			waiting(fmt.Sprintf("%v: writing again", err))
-		}
-		if stopped := sleep(ctx, r.Poll); stopped != nil {
-			return errors.Join(stopped, err)
-		}
-	}
+	return r.patiently(ctx, func() (final bool, err error) {
+		err = r.Site.probe(ctx, v)
+		return err != nil && !passes(err), err
+	}, func(why error) error {
+		waiting(fmt.Sprintf("%v: writing again", why))
+		return nil
+	})
 }
 
 // lockRefusal tells whoever cannot have the lock why, and what to do.

@@ -15,6 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdrill/etcdrill/lab/embedded/baddisk"
+	"github.com/etcdrill/etcdrill/lab/workload"
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -695,24 +696,13 @@ func (compaction) Roles() []Role       { return []Role{Voters} }
 func (compaction) Probe(*Ground) error { return nil }
 
 func (compaction) Plan(ctx context.Context, g *Ground) (Harm, error) {
-	voters, err := g.Cast.Hosts(ctx, g, Voters)
-	if err != nil {
-		return Harm{}, err
-	}
-	return Harm{Hosts: voters, Passing: true, Do: func(ctx context.Context) error {
-		c, err := g.Cast.Etcd(ctx, voters[0])
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		ctx, stop := context.WithTimeout(ctx, 30*time.Second)
-		defer stop()
+	return throughVoter(ctx, g, 30*time.Second, func(ctx context.Context, c workload.Etcd) error {
 		r, err := c.Put(ctx, "/etcdrill/compacted", "x")
 		if err == nil {
 			_, err = c.Compact(ctx, r.Header.Revision, clientv3.WithCompactPhysical())
 		}
 		return err
-	}}, nil
+	})
 }
 
 // Waste has every database hold so many mebibytes that are not in use, as one
@@ -730,18 +720,7 @@ func (waste) Roles() []Role       { return []Role{Voters} }
 func (waste) Probe(*Ground) error { return nil }
 
 func (w waste) Plan(ctx context.Context, g *Ground) (Harm, error) {
-	voters, err := g.Cast.Hosts(ctx, g, Voters)
-	if err != nil {
-		return Harm{}, err
-	}
-	return Harm{Hosts: voters, Passing: true, Do: func(ctx context.Context) error {
-		c, err := g.Cast.Etcd(ctx, voters[0])
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		ctx, stop := context.WithTimeout(ctx, time.Minute)
-		defer stop()
+	return throughVoter(ctx, g, time.Minute, func(ctx context.Context, c workload.Etcd) error {
 		const key = "/etcdrill/waste"
 		for range w.mebibytes {
 			if _, err := c.Put(ctx, key, strings.Repeat("x", 1<<20)); err != nil {
@@ -753,7 +732,7 @@ func (w waste) Plan(ctx context.Context, g *Ground) (Harm, error) {
 			_, err = c.Compact(ctx, r.Header.Revision, clientv3.WithCompactPhysical())
 		}
 		return err
-	}}, nil
+	})
 }
 
 // Lead gives a role's host the leadership, so that it is known who has it. It
@@ -831,15 +810,9 @@ func (awaitedAlarm) Roles() []Role       { return []Role{Voters} }
 func (awaitedAlarm) Probe(*Ground) error { return nil }
 
 func (awaitedAlarm) Plan(ctx context.Context, g *Ground) (Harm, error) {
-	voters, err := g.Cast.Hosts(ctx, g, Voters)
-	if err != nil {
-		return Harm{}, err
-	}
-	return Harm{Hosts: voters, Passing: true, Do: func(ctx context.Context) error {
-		ctx, stop := context.WithTimeout(ctx, time.Minute)
-		defer stop()
+	return onAll(ctx, g, Voters, time.Minute, func(ctx context.Context, voters []string) error {
 		return awaitAlarm(ctx, g, voters)
-	}}, nil
+	})
 }
 
 // SmallQuota gives a role's hosts a quota of their own, by hand, and restarts

@@ -33,13 +33,7 @@ func (w write) Source() string        { return fmt.Sprintf("fault.Write(%d)", w.
 func kept(at time.Time, i int) string { return fmt.Sprintf("%s%d-%03d", KeptPrefix, at.UnixNano(), i) }
 
 func (w write) Plan(ctx context.Context, g *Ground) (Harm, error) {
-	voters, err := g.Cast.Hosts(ctx, g, Voters)
-	if err != nil {
-		return Harm{}, err
-	}
-	return Harm{Hosts: voters, Passing: true, Do: func(ctx context.Context) error {
-		ctx, stop := context.WithTimeout(ctx, time.Minute)
-		defer stop()
+	return onAll(ctx, g, Voters, time.Minute, func(ctx context.Context, voters []string) error {
 		began, open := g.now(), map[string]workload.Etcd{}
 		defer func() {
 			for _, c := range open {
@@ -52,7 +46,7 @@ func (w write) Plan(ctx context.Context, g *Ground) (Harm, error) {
 			}
 		}
 		return nil
-	}}, nil
+	})
 }
 
 // put writes one key through whichever voter takes it.
@@ -181,18 +175,37 @@ func (u unwritten) Plan(ctx context.Context, g *Ground) (Harm, error) {
 
 // onEach is a harm that is done on each host of a role, and stays.
 func onEach(ctx context.Context, g *Ground, who Role, do func(ctx context.Context, h host.Host) error) (Harm, error) {
-	hosts, err := g.Cast.Hosts(ctx, g, who)
-	if err != nil {
-		return Harm{}, err
-	}
-	return Harm{Hosts: hosts, Passing: true, Do: func(ctx context.Context) error {
-		ctx, stop := context.WithTimeout(ctx, time.Minute)
-		defer stop()
+	return onAll(ctx, g, who, time.Minute, func(ctx context.Context, hosts []string) error {
 		for _, name := range hosts {
 			if err := do(ctx, g.Lab.Host(name)); err != nil {
 				return err
 			}
 		}
 		return nil
+	})
+}
+
+// throughVoter does something once through one of the voters.
+func throughVoter(ctx context.Context, g *Ground, within time.Duration, do func(ctx context.Context, c workload.Etcd) error) (Harm, error) {
+	return onAll(ctx, g, Voters, within, func(ctx context.Context, voters []string) error {
+		c, err := g.Cast.Etcd(ctx, voters[0])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return do(ctx, c)
+	})
+}
+
+// onAll does something once that is about all of a role's hosts, within a time.
+func onAll(ctx context.Context, g *Ground, who Role, within time.Duration, do func(ctx context.Context, hosts []string) error) (Harm, error) {
+	hosts, err := g.Cast.Hosts(ctx, g, who)
+	if err != nil {
+		return Harm{}, err
+	}
+	return Harm{Hosts: hosts, Passing: true, Do: func(ctx context.Context) error {
+		ctx, stop := context.WithTimeout(ctx, within)
+		defer stop()
+		return do(ctx, hosts)
 	}}, nil
 }

@@ -33,20 +33,7 @@ func (m *Machine) putProgram(a host.PutProgram) error {
 	if sum := sha256.Sum256(content); !strings.EqualFold(hex.EncodeToString(sum[:]), a.SHA256) {
 		return saidf("%s: its sha256 is %x, and not %s", a.Path, sum, a.SHA256)
 	}
-	real, err := m.root.resolve(a.Path, true)
-	if err != nil {
-		return err
-	}
-	if info, err := os.Lstat(m.root.path(real)); err == nil && !info.Mode().IsRegular() {
-		return saidf("install: cannot replace '%s' (%s): not a regular file", a.Path, real)
-	}
-	if err := m.replace(real, content, 0o755); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return saidf("install: cannot create regular file '%s': No such file or directory", a.Path)
-		}
-		return err
-	}
-	return m.owners.set(real, owner{"root", "root"})
+	return m.installProgram(a.Path, content)
 }
 
 // copyProgram copies a program within the host.
@@ -55,16 +42,21 @@ func (m *Machine) copyProgram(a host.CopyProgram) error {
 	if err != nil {
 		return saidf("install: cannot stat '%s': %v", a.From, errors.Unwrap(err))
 	}
-	real, err := m.root.resolve(a.Path, true)
+	return m.installProgram(a.Path, content)
+}
+
+// installProgram is install(1), for root and everybody to run.
+func (m *Machine) installProgram(path string, content []byte) error {
+	real, err := m.root.resolve(path, true)
 	if err != nil {
 		return err
 	}
 	if info, err := os.Lstat(m.root.path(real)); err == nil && !info.Mode().IsRegular() {
-		return saidf("install: cannot replace '%s' (%s): not a regular file", a.Path, real)
+		return saidf("install: cannot replace '%s' (%s): not a regular file", path, real)
 	}
 	if err := m.replace(real, content, 0o755); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return saidf("install: cannot create regular file '%s': No such file or directory", a.Path)
+			return saidf("install: cannot create regular file '%s': No such file or directory", path)
 		}
 		return err
 	}
