@@ -2118,7 +2118,7 @@ func judged(ctx context.Context, verdict scenarios.Verdict, err error) error {
 
 // atOnce is how many tests of a package run at once. On labs they wait for etcd
 // most of the time, so more than there are processors.
-const atOnce = "-parallel=3"
+const atOnce = "-parallel=6"
 
 // Test runs the tests, but for the stories under PostgreSQL, which check tells.
 func Test(ctx context.Context) error {

@@ -22,6 +22,7 @@ type DrillSpec struct {
 	Root       string    // directory of labs, absolute
 	Out        string    // directory that .etcdrill/runs is made in, absolute
 	Seed       int64     // of the load and the lab
+	Rate       float64   // calls a second of all clients together; 0 is as fast as they are answered
 	Report     io.Writer // progress, and the report at the end; nil for none
 }
 
@@ -64,7 +65,8 @@ func Drill(ctx context.Context, spec DrillSpec) (Summary, error) {
 	inventory, spares := BuiltIn()
 	return perform(ctx, show{
 		name: "drill", seed: spec.Seed, out: spec.Out, report: spec.Report, quiet: quietBeforeEach,
-		rig: RigSpec{Root: spec.Root, Executable: spec.Executable, Inventory: inventory, Spares: spares, Seed: spec.Seed},
+		profile: workload.Profile{Rate: spec.Rate},
+		rig:     RigSpec{Root: spec.Root, Executable: spec.Executable, Inventory: inventory, Spares: spares, Seed: spec.Seed},
 		unknown: []string{
 			"what Patroni and vip-manager do: there are none in the embedded lab",
 			"SSH, systemd and sudo of real hosts: the lab has stand-ins for them",

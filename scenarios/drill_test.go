@@ -20,7 +20,7 @@ func executable(t *testing.T) string { return scenarios.Executable(t) }
 func TestDrill(t *testing.T) {
 	t.Parallel()
 	out := keep(t)
-	sum, err := scenarios.Drill(t.Context(), scenarios.DrillSpec{Executable: executable(t), Root: t.TempDir(), Out: out, Seed: 7, Report: os.Stderr})
+	sum, err := scenarios.Drill(t.Context(), scenarios.DrillSpec{Executable: executable(t), Root: t.TempDir(), Out: out, Seed: 7, Rate: testRate, Report: os.Stderr})
 	require.NoError(t, err)
 	require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)
 	require.Zero(t, sum.LostWrites)

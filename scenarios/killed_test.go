@@ -219,7 +219,7 @@ func operator(t *testing.T, g *ground, v victim, f func(args []string)) map[stri
 		before := voters(observe(t, g.Rig))
 		dial, err := g.Dial("client")
 		require.NoError(t, err)
-		load, err := workload.Start(t.Context(), workload.Spec{Profile: workload.Profile{Clients: 2}, Prefix: "/load/" + fmt.Sprint(began.UnixNano()) + "/", Endpoints: workload.Fixed(scenarios.Endpoints(before...)...), Dial: dial}, nil)
+		load, err := workload.Start(t.Context(), workload.Spec{Profile: workload.Profile{Clients: 2, Rate: testRate}, Prefix: "/load/" + fmt.Sprint(began.UnixNano()) + "/", Endpoints: workload.Fixed(scenarios.Endpoints(before...)...), Dial: dial}, nil)
 		require.NoError(t, err)
 		f(args)
 		history, err := load.Stop()

@@ -15,6 +15,7 @@ import (
 	"github.com/etcdrill/etcdrill/lab/container/image"
 	"github.com/etcdrill/etcdrill/lab/embedded"
 	"github.com/etcdrill/etcdrill/lab/embedded/machine"
+	"github.com/etcdrill/etcdrill/lab/workload"
 	"github.com/etcdrill/etcdrill/sop"
 	"github.com/etcdrill/etcdrill/sop/inventory"
 )
@@ -46,6 +47,7 @@ type RehearseSpec struct {
 	Root       string    // directory of labs, absolute
 	Out        string    // directory that .etcdrill/runs is made in, absolute
 	Seed       int64     // of the load and the lab
+	Rate       float64   // calls a second of all clients together; 0 is as fast as they are answered
 	Report     io.Writer // progress, and the report at the end; nil for none
 }
 
@@ -77,6 +79,7 @@ func Rehearse(ctx context.Context, spec RehearseSpec) (Summary, error) {
 	}
 	return perform(ctx, show{
 		name: "rehearsal of " + strings.Join(t.args, " "), seed: spec.Seed, out: spec.Out, report: spec.Report,
+		profile: workload.Profile{Rate: spec.Rate},
 		rig: RigSpec{Root: spec.Root, Executable: spec.Executable, Inventory: t.founding, Group: spec.Group,
 			Spares: t.spares, Seed: spec.Seed, Version: t.version, Versions: versions},
 		unknown: t.unknown,

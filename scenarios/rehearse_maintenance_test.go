@@ -40,7 +40,7 @@ func TestRehearseMaintenance(t *testing.T) {
 			t.Parallel()
 			sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 				Inventory: []byte(three), Args: c.args, Revision: 50_000, Alarms: c.alarms,
-				Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: os.Stderr,
+				Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Rate: testRate, Report: os.Stderr,
 			})
 			require.NoError(t, err)
 			require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)
@@ -78,7 +78,7 @@ func TestRehearseDefragWithData(t *testing.T) {
 	for _, args := range [][]string{{"defrag", "-least=1MiB"}, {"compact", "-keep=5"}} {
 		sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 			Inventory: []byte(three), Args: append(args, "-snapshot="+file), Snapshot: file, Revision: 26,
-			Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: os.Stderr,
+			Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Rate: testRate, Report: os.Stderr,
 		})
 		require.NoError(t, err)
 		require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)

@@ -21,7 +21,7 @@ func TestRehearseAddMember(t *testing.T) {
 	t.Parallel()
 	sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 		Inventory: []byte(three), Args: []string{"addMember", "10.10.10.13", "-rehearse=true"},
-		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: os.Stderr,
+		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Rate: testRate, Report: os.Stderr,
 	})
 	require.NoError(t, err)
 	require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)
@@ -48,7 +48,7 @@ func TestRehearse(t *testing.T) {
 			t.Parallel()
 			sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 				Inventory: []byte(three), Args: args,
-				Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: os.Stderr,
+				Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Rate: testRate, Report: os.Stderr,
 			})
 			require.NoError(t, err)
 			require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)
@@ -75,7 +75,7 @@ func TestRehearseInterrupted(t *testing.T) {
 	root, out := t.TempDir(), t.TempDir()
 	sum, err := scenarios.Rehearse(ctx, scenarios.RehearseSpec{
 		Inventory: []byte(three), Args: []string{"addMember", "10.10.10.13"},
-		Executable: executable(t), Root: root, Out: out, Seed: 3, Report: writerFunc(func(b []byte) {
+		Executable: executable(t), Root: root, Out: out, Seed: 3, Rate: testRate, Report: writerFunc(func(b []byte) {
 			if strings.Contains(string(b), "s  addMember") {
 				time.AfterFunc(1500*time.Millisecond, interrupt)
 			}
@@ -100,7 +100,7 @@ func TestRehearseRefused(t *testing.T) {
 	t.Parallel()
 	sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 		Inventory: []byte(three), Args: []string{"removeMember", "10.10.10.99"},
-		Executable: executable(t), Root: t.TempDir(), Out: t.TempDir(), Seed: 3,
+		Executable: executable(t), Root: t.TempDir(), Out: t.TempDir(), Seed: 3, Rate: testRate,
 	})
 	require.NoError(t, err)
 	require.Equal(t, scenarios.Unknown, sum.Verdict)
@@ -115,7 +115,7 @@ func TestRehearseTwin(t *testing.T) {
 	require.NotEqual(t, three, drifted)
 	sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 		Inventory: []byte(drifted), Args: []string{"addMember", "10.10.10.13"}, Members: []string{"10.10.10.10", "10.10.10.11", "10.10.10.12"},
-		Executable: executable(t), Root: t.TempDir(), Out: t.TempDir(), Seed: 3, Report: os.Stderr,
+		Executable: executable(t), Root: t.TempDir(), Out: t.TempDir(), Seed: 3, Rate: testRate, Report: os.Stderr,
 	})
 	require.NoError(t, err)
 	require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)
@@ -138,7 +138,7 @@ func TestRehearseWithData(t *testing.T) {
 	done(t, rig, sop.Snapshot{File: file, Since: time.Now()})
 	sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 		Inventory: []byte(three), Args: []string{"addMember", "10.10.10.13", "-rehearse=true", "-snapshot=" + file}, Snapshot: file,
-		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: os.Stderr,
+		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Rate: testRate, Report: os.Stderr,
 	})
 	require.NoError(t, err)
 	require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)

@@ -321,6 +321,8 @@ func reloadRows() []Scenario {
 			Strikes: []Strike{brief(before("restart etcd").nth(2), fault.Pause(fault.Leader), partition)}, Procedure: "restart", Ending: survives(sameAgain)},
 		{Name: "restart-one-dies-midway", Suites: suite, Tier: Nightly,
 			Strikes: []Strike{at(after("wait until it answers"), fault.Crash(fault.Follower))}, Procedure: "restart", Ending: survives(sameAgain)},
+		{Name: "restart-one-slow-to-return", Suites: suite, Tier: PR,
+			Strikes: []Strike{brief(answered("restart etcd"), fault.Pause(fault.Target), partition)}, Procedure: "restart", Ending: completes()},
 		{Name: "restart-killed-midway", Suites: append([]string{"operator"}, suite...), Tier: Nightly,
 			Strikes: []Strike{at(answered("restart etcd").nth(2), fault.KillOperator())}, Procedure: "restart", Ending: resumes()},
 		{Name: "reload-killed-before-restart", Suites: append([]string{"operator"}, suite...), Tier: Nightly,

@@ -115,8 +115,8 @@ func (k *striker) moment(ctx context.Context, o *Held, m Moment) {
 	defer k.mu.Unlock()
 	k.visited = append(k.visited, m)
 	k.watched(ctx, m)
-	k.ground.Operator = o
-	defer func() { k.ground.Operator = nil }()
+	k.ground.Operator, k.ground.Target = o, m.Host
+	defer func() { k.ground.Operator, k.ground.Target = nil, "" }()
 	came := map[At]int{}
 	for _, p := range k.strikes {
 		for _, at := range []At{p.At, p.Until} {

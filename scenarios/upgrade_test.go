@@ -149,7 +149,7 @@ func TestRehearseUpgrade(t *testing.T) {
 	spec := withEtcds(t, "3.6.16")
 	sum, err := scenarios.Rehearse(t.Context(), scenarios.RehearseSpec{
 		Inventory: spec.Inventory, Args: []string{"upgrade", "3.7.3"}, Version: spec.Version, Cache: etcdCache(t),
-		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: t.Output(),
+		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Rate: testRate, Report: t.Output(),
 	})
 	require.NoError(t, err)
 	require.Equal(t, scenarios.Pass, sum.Verdict, sum.Reasons)
@@ -162,7 +162,7 @@ func TestRehearseWithoutProductionsEtcd(t *testing.T) {
 	t.Parallel()
 	spec := scenarios.RehearseSpec{
 		Inventory: []byte(three), Args: []string{"restart"}, Version: "3.6.16", Cache: "/dev/null/none",
-		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Report: t.Output(),
+		Executable: executable(t), Root: t.TempDir(), Out: keep(t), Seed: 3, Rate: testRate, Report: t.Output(),
 	}
 	sum, err := scenarios.Rehearse(t.Context(), spec)
 	require.NoError(t, err)

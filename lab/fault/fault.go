@@ -76,6 +76,8 @@ type Ground struct {
 	// Operator is the process that carries the procedure out; nil where there
 	// is none of its own.
 	Operator Handle
+	// Target is the host that the operator's step acts on; empty between steps.
+	Target string
 	// Beside is the directory on the admin host that the inventory is in.
 	Beside string
 	// Disks says that the lab was made with disks that can be hurt, Points that

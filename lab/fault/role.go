@@ -23,6 +23,7 @@ const (
 	Followers Role = "followers" // all of them
 	Learner   Role = "learner"
 	Subject   Role = "subject"  // the host that the procedure is about
+	Target    Role = "target"   // the host that the step acts on at which it strikes
 	Others    Role = "others"   // all members but for the subject
 	Voters    Role = "voters"   // all of them
 	Minority  Role = "minority" // as many voters as can be lost, the leader among them
@@ -34,7 +35,7 @@ const (
 
 // Roles are all roles that have a name.
 func Roles() []Role {
-	return []Role{Leader, Follower, Followers, Learner, Subject, Others, Voters, Minority, Majority, Client, Admin, Everyone}
+	return []Role{Leader, Follower, Followers, Learner, Subject, Target, Others, Voters, Minority, Majority, Client, Admin, Everyone}
 }
 
 // ErrNoRole says that nothing has this role: it is unknown, or nobody plays it
@@ -99,6 +100,10 @@ func (t Troupe) Hosts(ctx context.Context, g *Ground, r Role) ([]string, error) 
 	case Subject:
 		if t.Subject != "" {
 			hosts = []string{t.Subject}
+		}
+	case Target:
+		if g.Target != "" {
+			hosts = []string{g.Target}
 		}
 	case Everyone:
 		hosts = sorted(append(slices.Clone(t.Members()), t.subject()...))

@@ -160,7 +160,9 @@ type Facts struct {
 	Files  map[string]File   `json:",omitempty"`
 	Sums   map[string]string `json:",omitempty"` // hex; absent when the file is not there, "" when it cannot be read
 	Dirs   map[string]Dir    `json:",omitempty"`
-	Ports  map[int]string    `json:",omitempty"` // command name of the listener; absent when the port is free
+	// Ports are absent when nothing listens there. They name the listener's command
+	// where it can be seen and no unit of the question runs; else "another program".
+	Ports map[int]string `json:",omitempty"`
 	// Callers are the other ends of the connections to a port, as "address:port",
 	// sorted; absent when there are none.
 	Callers map[int][]string  `json:",omitempty"`

@@ -135,8 +135,10 @@ spaces() { # PATH...: bytes free where they are, or would be
 	printf 'spaces 0 are %s\n' "$(stat -f --printf '%n\0%a\0%S\0' -- "$@" 2>/dev/null | b64)"
 }
 
+runs=
 units() { # UNIT...: the answers stand in the order of the questions
 	if s=$(systemctl show --no-pager -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,ExecMainStartTimestampMonotonic,ExecMainStatus,FragmentPath,Environment,NeedDaemonReload -- "$@" 2>&1); then
+		case $s in *MainPID=[1-9]*) runs=1 ;; esac
 		printf 'units 0 are %s\n' "$(printf %s "$s" | b64)"
 	else
 		printf 'units 0 problem %s\n' "$(printf %s "$s" | b64)"
@@ -155,6 +157,9 @@ listeners() { # ports as in /proc/net/tcp: ":094B"...
 	done)
 	[ "$found" ] || return 0
 	printf '%s\n' "$found"
+	# To go through all processes of a host is a quarter of a look, and nobody asks for
+	# the name where a unit runs.
+	[ "$runs" ] && return
 	inodes=$(printf '%s\n' "$found" | cut -d ' ' -f 4)
 	set -- -e '^/proc/'
 	for i in $inodes; do set -- "$@" -e "socket:.$i]"; done
