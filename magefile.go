@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"math/big"
@@ -21,24 +20,16 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/magefile/mage/mg"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/etcdrill/etcdrill/lab/container"
 	"github.com/etcdrill/etcdrill/lab/container/image"
@@ -50,6 +41,7 @@ import (
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
 	"github.com/etcdrill/etcdrill/sop/host/ssh"
+	"github.com/etcdrill/etcdrill/sop/interrupt"
 	"github.com/etcdrill/etcdrill/sop/inventory"
 	"github.com/etcdrill/etcdrill/sop/pki"
 )
@@ -643,7 +635,7 @@ func Sudoers(
 	}
 	who := given(user)
 	if who == "" {
-		who = self().User
+		who = sop.Self().User
 	}
 	rules := sop.SudoRules(g.inv, group, who, ssh.SudoCommand())
 	if len(rules) == 0 {
@@ -788,8 +780,8 @@ func (g *ground) run(ctx context.Context, p sop.Procedure, o options) error {
 		return ended(err, false)
 	}
 	fmt.Fprint(os.Stderr, sop.Header(v, g.place))
-	run := g.began.UTC().Format("20060102T150405.000Z") + "-" + strings.ReplaceAll(nameOf(p), " ", "-")
-	file, err := beginRun(g.site, run)
+	run := sop.RunName(g.began, p)
+	file, err := g.site.BeginRun(run)
 	if err != nil {
 		return ended(err, false)
 	}
@@ -803,7 +795,7 @@ func (g *ground) run(ctx context.Context, p sop.Procedure, o options) error {
 	if term.IsTerminal(int(os.Stdin.Fd())) {
 		agreement.In = os.Stdin
 	}
-	point, err := killPoints()
+	point, err := scenarios.KillPoints(os.Getenv(envKill), os.Getenv(envPoints), os.Stderr)
 	if err != nil {
 		return ended(err, false)
 	}
@@ -833,33 +825,6 @@ func (g *ground) run(ctx context.Context, p sop.Procedure, o options) error {
 		stop()
 	}
 	return g.ending(p, res, err)
-}
-
-// nameOf is a procedure's name and host, for a directory.
-func nameOf(p sop.Procedure) string {
-	verb, _, _ := strings.Cut(strings.ReplaceAll(p.String(), ":", "-"), " ")
-	if s := sop.SubjectsOf(p); len(s) == 1 {
-		return verb + "-" + strings.ReplaceAll(s[0], "/", "-")
-	}
-	return verb
-}
-
-// beginRun opens the journal of a run, and lets runs/latest point to it.
-func beginRun(s *sop.Site, run string) (*sop.FileJournal, error) {
-	dir := filepath.Join(s.RunsDir(), run)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("keep a journal beside the inventory: %w", err)
-	}
-	file, err := sop.OpenJournal(filepath.Join(dir, "journal.jsonl"))
-	if err != nil {
-		return nil, err
-	}
-	// The link is a convenience: without it the directories still sort by time.
-	fresh := filepath.Join(dir, "latest")
-	if os.Symlink(run, fresh) == nil {
-		_ = os.Rename(fresh, filepath.Join(s.RunsDir(), "latest"))
-	}
-	return file, nil
 }
 
 // ending tells how a run ended and picks the exit status.
@@ -910,7 +875,7 @@ func clientEnv(ctx context.Context, o options, check bool) error {
 		}
 		return ended(err, false)
 	}
-	files, notes := g.clientFiles(v)
+	files, notes := g.site.ReadableClient(v, g.place != "LAB") // this machine's own files have no business in a lab
 	env, warning := sop.ClientEnv(v, files)
 	if warning != "" {
 		notes = append(notes, warning)
@@ -926,40 +891,6 @@ func clientEnv(ctx context.Context, o options, check bool) error {
 	}
 	_, err = os.Stdout.Write(env.Render())
 	return ended(err, false)
-}
-
-// clientFiles picks the certificate files that this user can read, and says
-// where there are some that he cannot.
-func (g *ground) clientFiles(v sop.View) (sop.ClientFiles, []string) {
-	if ca, cert, key := os.Getenv(envCA), os.Getenv(envCert), os.Getenv(envKey); cert != "" && key != "" {
-		return sop.ClientFiles{CA: ca, Cert: cert, Key: key}, nil
-	}
-	if f := g.site.InventoryClient(&v.Wanted); f.Cert != "" && f.Key != "" {
-		return f, nil
-	}
-	var notes []string
-	var first *sop.ClientFiles
-	for _, f := range g.site.ClientFilesOn(v) {
-		if g.place == "LAB" && !strings.HasPrefix(f.CA, string(g.site.PKI)) {
-			continue // this machine's own files have no business in a lab
-		}
-		if _, err := os.Stat(f.Key); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		k, err := os.Open(f.Key)
-		if err == nil {
-			k.Close()
-			return f, notes
-		}
-		notes = append(notes, fmt.Sprintf("this user cannot read %s: use sudo, or ask for membership of its group", f.Key))
-		if first == nil {
-			first = &f
-		}
-	}
-	if first != nil {
-		return *first, notes
-	}
-	return sop.ClientFiles{}, append(notes, "no client certificate was found on this machine: set ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY")
 }
 
 // --- the ground ---
@@ -997,13 +928,13 @@ func open(ctx context.Context, o options) (*ground, error) {
 	}
 	g := &ground{inv: inv, place: "PROD", began: time.Now()}
 	g.prefix = prefix()
-	g.command = g.prefix + shellWords(lasting(os.Args[1:]))
+	g.command = g.prefix + command.Quoted(command.Lasting(os.Args[1:])...)
 	dir := filepath.Dir(path)
 	g.site = &sop.Site{
 		Inventory: path, Group: name, Edit: "edit",
 		State: filepath.Join(dir, ".etcdrill"), PKI: pki.Dir(filepath.Join(dir, "files", "pki")),
-		Resolve: net.DefaultResolver.LookupHost, Ask: versionOf,
-		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: self(),
+		Resolve: net.DefaultResolver.LookupHost, Ask: sop.AskVersion,
+		Now: time.Now, Random: rand.Reader, Deadlines: sop.StandardDeadlines(), Self: sop.Self(),
 	}
 	if e := given(o.edit); e != "" {
 		g.site.Edit = e
@@ -1032,7 +963,9 @@ func open(ctx context.Context, o options) (*ground, error) {
 	var way sop.Way
 	switch {
 	case g.lab == nil && tunnelled:
-		way = g.tunnel(ctx, group)
+		first, stop := context.WithTimeout(ctx, g.site.Deadlines[sop.Connecting])
+		way = g.client.Through(first, group.Hosts)
+		stop()
 	case g.lab != nil && os.Getenv(envInside) != inv.Lab:
 		// From out here the lab's addresses are production's.
 		way = g.lab.DialContext(embedded.Admin)
@@ -1055,11 +988,15 @@ func open(ctx context.Context, o options) (*ground, error) {
 	}
 	g.site.Named = sop.ClientFiles{CA: os.Getenv(envCA), Cert: os.Getenv(envCert), Key: os.Getenv(envKey)}
 	g.site.Meter = sop.NewMeter(time.Now)
-	g.site.Dial = dialer(func() (*tls.Config, error) {
-		// This machine's own files have no business in a lab.
-		c, _, err := g.site.ClientTLS(group, g.site.Named, g.lab == nil)
-		return c, err
-	}, name, password, way, grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary, g.mutant.Unary, g.gate.Unary))
+	g.site.Dial = sop.Access{
+		TLS: func() (*tls.Config, error) {
+			// This machine's own files have no business in a lab.
+			c, _, err := g.site.ClientTLS(group, g.site.Named, g.lab == nil)
+			return c, err
+		},
+		User: name, Password: password, Way: way,
+		Options: []grpc.DialOption{grpc.WithNoProxy(), grpc.WithChainUnaryInterceptor(g.site.Meter.Unary, g.mutant.Unary, g.gate.Unary)},
+	}.Dialer()
 	return g, nil
 }
 
@@ -1102,51 +1039,6 @@ func (g *ground) inMachines(dir string, group *inventory.Group) (container.Info,
 		return reach(spec)
 	}
 	return lab, nil
-}
-
-// tunnel gives a way to etcd through the connections to the hosts: that of the
-// member's own host, else, for one that the group does not have or that ssh does
-// not reach, that of another. All are made at once, before the first is needed.
-func (g *ground) tunnel(ctx context.Context, group *inventory.Group) sop.Way {
-	ctx, stop := context.WithTimeout(ctx, g.site.Deadlines[sop.Connecting])
-	defer stop()
-	var machines []*ssh.Machine
-	var wg sync.WaitGroup
-	for _, h := range group.Hosts {
-		if spec, err := ssh.SpecOf(h); err == nil { // else a look says what is wrong
-			m := g.client.Host(spec)
-			machines = append(machines, m)
-			wg.Go(func() { m.Connect(ctx) })
-		}
-	}
-	wg.Wait()
-	return func(ctx context.Context, address string) (net.Conn, error) {
-		name, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
-		}
-		own := slices.Clone(machines)
-		slices.SortStableFunc(own, func(a, b *ssh.Machine) int {
-			switch {
-			case a.Name() == name && b.Name() != name:
-				return -1
-			case b.Name() == name && a.Name() != name:
-				return 1
-			}
-			return 0
-		})
-		err = fmt.Errorf("-tunnel: group %s has no host to go through", group.Name)
-		for _, m := range own {
-			conn, merr := m.DialContext(ctx, address)
-			if merr == nil {
-				return conn, nil
-			}
-			if err = merr; !errors.Is(err, host.ErrUnreachable) || ctx.Err() != nil {
-				break
-			}
-		}
-		return nil, err
-	}
 }
 
 // close ends the connections to members, then those to hosts.
@@ -1206,20 +1098,6 @@ func (g *ground) soak(asked *time.Duration) time.Duration {
 	return sop.Soak
 }
 
-// versionOf asks a program of this machine for its version: "etcd Version: 3.7.3".
-func versionOf(ctx context.Context, program string) (string, error) {
-	out, err := exec.CommandContext(ctx, program, "--version").Output()
-	if err != nil {
-		return "", err
-	}
-	first, _, _ := strings.Cut(string(out), "\n")
-	_, version, ok := strings.Cut(first, "Version: ")
-	if !ok {
-		return "", fmt.Errorf("%s says %q, which is no version of etcd", program, first)
-	}
-	return strings.TrimSpace(version), nil
-}
-
 // since is the moment after which every process has to have started: now, or
 // when a run that was cut off began.
 func (g *ground) since(procedure string) time.Time {
@@ -1245,21 +1123,6 @@ func (g *ground) awayFromLeader(ctx context.Context) (sop.Procedure, error) {
 	return sop.MoveLeadership{From: v.HostOf(leader)}, nil
 }
 
-// self says who runs.
-func self() sop.Holder {
-	h := sop.Holder{PID: os.Getpid()}
-	if u, err := user.Current(); err == nil {
-		h.User = u.Username
-	} else {
-		h.User = strconv.Itoa(os.Getuid())
-	}
-	h.Host, _ = os.Hostname() // a host without a name is told apart by its boot
-	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
-		h.BootID = strings.TrimSpace(string(b))
-	}
-	return h
-}
-
 // credentials are the user and password for a cluster with authentication.
 func credentials(group *inventory.Group) (name, password string) {
 	name, password = os.Getenv(envUser), os.Getenv(envPassword)
@@ -1276,219 +1139,19 @@ func credentials(group *inventory.Group) (name, password string) {
 	return "", ""
 }
 
-// dialer reaches members, each on its own. The identity is looked for at each
-// call until there is one, since createCluster makes the CA.
-func dialer(find func() (*tls.Config, error), name, password string, way sop.Way, options ...grpc.DialOption) sop.Dialer {
-	var known *tls.Config
-	ask := make(chan struct{}, 1)
-	identity := func() (*tls.Config, error) {
-		ask <- struct{}{}
-		defer func() { <-ask }()
-		if known != nil {
-			return known, nil
-		}
-		config, err := find()
-		if err == nil {
-			known = config
-		}
-		return config, err
-	}
-	return func(ctx context.Context, endpoint string) (sop.Etcd, error) {
-		var config *tls.Config
-		if !strings.HasPrefix(endpoint, "http://") { // a cluster without TLS asks for no certificate
-			var err error
-			if config, err = identity(); err != nil {
-				return nil, err
-			}
-		}
-		settings := clientv3.Config{TLS: config, DialTimeout: 2 * time.Second, DialOptions: append(slices.Clone(options),
-			// A member that comes back is noticed soon; the standard is to look
-			// away for up to two minutes. One that starts listens some time
-			// before it answers.
-			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
-				Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}}),
-		)}
-		c, err := sop.DialMember(settings, endpoint, way)
-		if err != nil || password == "" {
-			return c, err
-		}
-		// Upstream's client waits for a member that is not there; this call does not.
-		if _, err := c.Status(ctx); unheard(err) {
-			return nil, errors.Join(err, c.Close())
-		}
-		// Without user first: it is not to be named where nobody asks for it.
-		_, err = c.KV().Get(ctx, "\x00", clientv3.WithSerializable(), clientv3.WithKeysOnly())
-		switch {
-		case errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrInvalidAuthToken):
-		case err != nil:
-			return nil, errors.Join(err, c.Close())
-		default:
-			return c, nil
-		}
-		_ = c.Close() // nothing was written through it
-		settings.Username, settings.Password = name, password
-		return sop.DialMember(settings, endpoint, way)
-	}
-}
-
-// unheard reports whether a call has not come as far as a member.
-func unheard(err error) bool {
-	var said rpctypes.EtcdError
-	return err != nil && !errors.As(err, &said) && status.Code(err) == codes.Unavailable
-}
-
-// killPoints are for those who hurt operators: this process dies at a point of
-// their choice, and writes down which points there are.
-func killPoints() (func(sop.Point), error) {
-	kill, points := os.Getenv(envKill), os.Getenv(envPoints)
-	if kill == "" && points == "" {
-		return nil, nil
-	}
-	at := 0
-	if kill != "" {
-		n, err := strconv.Atoi(kill)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", envKill, err)
-		}
-		at = n
-	}
-	var out io.Writer = io.Discard
-	if points != "" {
-		f, err := os.OpenFile(points, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", envPoints, err)
-		}
-		out = f
-	}
-	enc := json.NewEncoder(out)
-	return func(p sop.Point) {
-		if err := enc.Encode(p); err != nil {
-			fmt.Fprintf(os.Stderr, "%s: %v\n", envPoints, err)
-		}
-		if p.N == at {
-			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
-			select {} // it is on its way
-		}
-	}, nil
-}
-
 // --- signals, parents, and the way into a lab ---
 
-// interruptible gives a context that ends when someone wants us to stop: by
-// signal, by hanging up, or by killing the mage that started us.
-func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(parent)
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, stopping()...)
-	// A terminal that is gone makes writing fail; it must not kill us.
-	signal.Ignore(syscall.SIGPIPE)
-	orphaned := orphans()
-	go func() {
-		select {
-		case s := <-signals:
-			fmt.Fprintf(os.Stderr, "%v: stopping before the next change\n", s)
-		case <-orphaned:
-			fmt.Fprintln(os.Stderr, "whoever started this is gone: stopping before the next change")
-		case <-ctx.Done():
-			// Mage hears of a signal too, and may have ended its context before
-			// this select saw the signal itself.
-			if why := context.Cause(ctx); !errors.Is(why, errTargetOver) {
-				fmt.Fprintf(os.Stderr, "%s: stopping before the next change\n", whyEnded(why))
-			}
-		}
-		cancel(context.Canceled)
-	}()
-	return ctx, func() { signal.Stop(signals); cancel(errTargetOver) }
+// interruptible gives a context that ends when someone wants us to stop.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return interrupt.Context(ctx, os.Stderr, orphans())
 }
 
-// errTargetOver ends the context of a target that has returned.
-var errTargetOver = errors.New("the target is over")
-
-// whyEnded says for what mage ends the context it gives: a signal, or its -t.
-func whyEnded(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return "time is up"
-	}
-	return syscall.SIGINT.String()
-}
-
-// stopping are the signals that stop a run. One that was ignored when we came,
-// as by nohup, stays ignored.
-func stopping() []os.Signal {
-	return slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}, signal.Ignored)
-}
-
-// orphans gives a channel that is closed when the process that started us is
-// gone. `go tool mage` is three processes, go, mage and this one, none of which
-// takes the next with it when it is killed; so all of them are watched. A parent
-// death signal would not do: it comes when a thread of the parent ends.
+// orphans is closed when whoever started us is gone. In a lab, the lab sees to it.
 func orphans() <-chan struct{} {
-	gone := make(chan struct{})
-	if os.Getenv(envInside) != "" || signal.Ignored(syscall.SIGHUP) {
-		return gone // the lab sees to it; or we are meant to go on alone
+	if os.Getenv(envInside) != "" {
+		return nil
 	}
-	var fds []unix.PollFd
-	watch := func(pid int) bool {
-		fd, err := unix.PidfdOpen(pid, 0)
-		if err != nil {
-			return false
-		}
-		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
-		return true
-	}
-	parent := os.Getppid()
-	if parent <= 1 {
-		return gone // in a container this may be how we were started
-	}
-	if !watch(parent) || os.Getppid() != parent {
-		close(gone)
-		return gone
-	}
-	if program(parent) == "mage" {
-		if above := parentOf(parent); above > 1 && program(above) == "go" {
-			watch(above)
-		}
-	}
-	go func() {
-		for {
-			n, err := unix.Poll(fds, -1)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if n > 0 {
-				close(gone)
-			}
-			return
-		}
-	}()
-	return gone
-}
-
-// program is the name of what a process executes; empty when it may not be
-// known.
-func program(pid int) string {
-	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	if err != nil {
-		return ""
-	}
-	return filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
-}
-
-func parentOf(pid int) int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	// The name in parentheses may hold anything, parentheses included.
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) < 2 {
-		return 0
-	}
-	ppid, err := strconv.Atoi(fields[1])
-	if err != nil {
-		return 0
-	}
-	return ppid
+	return interrupt.Orphaned()
 }
 
 // called is how the user calls this program.
@@ -1496,10 +1159,10 @@ func called() string {
 	if c := os.Getenv(envCalled); c != "" {
 		return c
 	}
-	if program(os.Getppid()) == "mage" {
+	if interrupt.Program(os.Getppid()) == "mage" {
 		return "go tool mage"
 	}
-	return shellWords(os.Args[:1])
+	return command.Quoted(os.Args[0])
 }
 
 // prefix is what stands before the name of a target in a command that does the
@@ -1508,31 +1171,10 @@ func prefix() string {
 	var b strings.Builder
 	for _, name := range []string{envInventory, envCluster} {
 		if v := os.Getenv(name); v != "" {
-			fmt.Fprintf(&b, "%s=%s ", name, shellWords([]string{v}))
+			fmt.Fprintf(&b, "%s=%s ", name, command.Quoted(v))
 		}
 	}
 	return b.String() + called() + " "
-}
-
-// lasting leaves out what holds for this one call: consent, the hash of a
-// reviewed plan, the time after which nothing begins, and -plan.
-func lasting(args []string) []string {
-	return slices.DeleteFunc(slices.Clone(args), func(a string) bool {
-		name, _, _ := strings.Cut(strings.ToLower(a), "=")
-		return name == "-confirm" || name == "-expect" || name == "-notafter" || name == "-plan"
-	})
-}
-
-// shellWords quotes words so that a shell takes them literally.
-func shellWords(words []string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		if w == "" || strings.Trim(w, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@+") != "" {
-			w = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
-		}
-		quoted[i] = w
-	}
-	return strings.Join(quoted, " ")
 }
 
 // enterLab runs this very command inside the lab that the inventory names, if
@@ -1561,7 +1203,7 @@ func enterLab() {
 
 func runInLab(socket string) (int, error) {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, stopping()...)
+	signal.Notify(signals, interrupt.Signals()...)
 	orphaned := orphans()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -27,7 +27,7 @@ import (
 var (
 	exhaustive = flag.Bool("exhaustive", false, "kill operators at every point, not at a sample of them")
 	killSeed   = flag.Uint64("kill.seed", 0, "seed of the sample of kill points; 0 takes a new one")
-	killPoints = flag.Int("kill.points", 4, "how many kill points of each procedure are tried")
+	killPoints = flag.Int("kill.points", 3, "how many kill points of each procedure are tried")
 )
 
 // A victim is a procedure whose operators are killed.

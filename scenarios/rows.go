@@ -322,7 +322,7 @@ func reloadRows() []Scenario {
 		{Name: "restart-one-dies-midway", Suites: suite, Tier: Nightly,
 			Strikes: []Strike{at(after("wait until it answers"), fault.Crash(fault.Follower))}, Procedure: "restart", Ending: survives(sameAgain)},
 		{Name: "restart-one-slow-to-return", Suites: suite, Tier: PR,
-			Strikes: []Strike{brief(answered("restart etcd"), fault.Pause(fault.Target), partition)}, Procedure: "restart", Ending: completes()},
+			Strikes: []Strike{brief(after("restart etcd"), fault.Pause(fault.Target), impatient)}, Procedure: "restart", Ending: completes()},
 		{Name: "restart-killed-midway", Suites: append([]string{"operator"}, suite...), Tier: Nightly,
 			Strikes: []Strike{at(answered("restart etcd").nth(2), fault.KillOperator())}, Procedure: "restart", Ending: resumes()},
 		{Name: "reload-killed-before-restart", Suites: append([]string{"operator"}, suite...), Tier: Nightly,

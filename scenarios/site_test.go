@@ -374,7 +374,7 @@ printf '[Service]\nExecStartPre=+/bin/cp /var/tmp/ca.crt /etc/etcd/ca.crt\n' >/e
 		"Safe to walk away: 3 of 3 voters answer; a learner is pending", "Pending: write ca.crt on " + s.host(h13), "Give up: ", "etcdrill removeMember " + s.host(h13)}, "addMember", s.host(h13))
 	require.Contains(t, s.sh(t, h13, "journalctl -u etcd.service -n 40 --no-pager"), "x509: certificate signed by unknown authority", "the hint leads to the cause")
 	s.write(t)
-	s.sh(t, h13, "rm /etc/systemd/system/etcd.service.d/ca.conf")
+	s.sh(t, h13, "rm /etc/systemd/system/etcd.service.d/ca.conf && systemctl daemon-reload")
 	s.succeeds(t, "addMember", s.host(h13))
 	require.Equal(t, s.of(h10, h11, h12, h13), s.members(t))
 	s.succeeds(t, "removeMember", s.host(h13))

@@ -69,6 +69,7 @@ func watches(verb string) []Watch {
 	case "restart", "reloadConfig":
 		return []Watch{
 			{Name: "others-answer", At: before("restart etcd"), Look: allAnswer},
+			{Name: "restarted-answer", At: before("restart etcd"), Look: restartedAnswer(), Always: true},
 			{Name: "followers-first", At: before("restart etcd"), Look: hostDoesNotLead},
 		}
 	}
@@ -278,6 +279,28 @@ func allAnswer(ctx context.Context, s *stage, _ Moment, _ string) error {
 		}
 	}
 	return nil
+}
+
+// restartedAnswer: the next member is not restarted before those answer that were,
+// however long whatever struck them keeps them from it.
+func restartedAnswer() func(ctx context.Context, s *stage, m Moment, subject string) error {
+	var restarted []string
+	return func(ctx context.Context, s *stage, m Moment, _ string) error {
+		dial, err := s.rig.Dial(embedded.Client)
+		if err != nil {
+			return err
+		}
+		for _, h := range restarted {
+			if h == m.Host {
+				continue
+			}
+			if leader, err := s.follows(ctx, dial, h); err != nil || leader == 0 {
+				return fmt.Errorf("the member on %s was restarted and does not answer, and that on %s is about to be: %v", h, m.Host, err)
+			}
+		}
+		restarted = append(restarted, m.Host)
+		return nil
+	}
 }
 
 // toldOfVoters: every file on every host that tells etcdctl's endpoints names two

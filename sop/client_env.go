@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 
 	"github.com/etcdrill/etcdrill/sop/config"
@@ -13,12 +15,45 @@ import (
 // ClientFiles are the certificate files that a client has.
 type ClientFiles struct{ CA, Cert, Key string }
 
-// ClientFilesOn lists where a client's files may be, best first: an infra
-// host's own, a member's, and those of the admin host that issued them.
-func (s *Site) ClientFilesOn(v View) []ClientFiles {
-	all := []ClientFiles{
-		{config.InfraCAPath, config.InfraCertPath, config.InfraKeyPath},
-		{config.CAPath, config.ServerCertPath, config.ServerKeyPath},
+// ReadableClient picks the files of a client that this user can read: those that he
+// named, the inventory's, an infra host's own, a member's, or those of the admin host
+// that issued them. Own says that this machine's files count; those of a lab's
+// cluster are never there. The notes tell of files that are there and that he cannot
+// read; where he can read none, the first of those is given.
+func (s *Site) ReadableClient(v View, own bool) (files ClientFiles, notes []string) {
+	for _, f := range []ClientFiles{s.Named, s.InventoryClient(&v.Wanted)} {
+		if f.Cert != "" && f.Key != "" {
+			return f, nil
+		}
+	}
+	for _, f := range s.clientFilesOn(v, own) {
+		k, err := os.Open(f.Key)
+		switch {
+		case err == nil:
+			k.Close()
+			return f, notes
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		}
+		notes = append(notes, fmt.Sprintf("this user cannot read %s: use sudo, or ask for membership of its group", f.Key))
+		if files == (ClientFiles{}) {
+			files = f
+		}
+	}
+	if len(notes) == 0 {
+		notes = []string{"no client certificate was found on this machine: set ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY"}
+	}
+	return files, notes
+}
+
+// clientFilesOn lists where a client's files may be, best first.
+func (s *Site) clientFilesOn(v View, own bool) []ClientFiles {
+	var all []ClientFiles
+	if own {
+		all = []ClientFiles{
+			{config.InfraCAPath, config.InfraCertPath, config.InfraKeyPath},
+			{config.CAPath, config.ServerCertPath, config.ServerKeyPath},
+		}
 	}
 	for _, m := range v.LivingVoters() {
 		all = append(all, ClientFiles{s.PKI.CACertPath(), s.PKI.CertPath(m.Name), s.PKI.KeyPath(m.Name)})

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/etcdrill/etcdrill/sop/config"
 	"github.com/etcdrill/etcdrill/sop/host"
@@ -218,6 +220,21 @@ func (s *Site) localBinaries(ctx context.Context, g inventory.Group) (etcd, util
 		s.mu.Unlock()
 	}
 	return etcd, utility
+}
+
+// AskVersion asks a program of this machine for its version, which it says in a line
+// as etcd does: "etcd Version: 3.7.3".
+func AskVersion(ctx context.Context, program string) (string, error) {
+	out, err := exec.CommandContext(ctx, program, "--version").Output()
+	if err != nil {
+		return "", err
+	}
+	first, _, _ := strings.Cut(string(out), "\n")
+	_, version, ok := strings.Cut(first, "Version: ")
+	if !ok {
+		return "", fmt.Errorf("%s says %q, which is no version of etcd", program, first)
+	}
+	return strings.TrimSpace(version), nil
 }
 
 // localProgram takes the sum of a program anew only when the file has changed.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -41,6 +43,21 @@ type Holder struct {
 	Inode     string    `json:"inode"` // and which file that is: two containers may call theirs alike
 	// Claims are the hosts whose locks it took, or was about to take.
 	Claims []string `json:"claims,omitempty"`
+}
+
+// Self is who runs this process.
+func Self() Holder {
+	h := Holder{PID: os.Getpid()}
+	if u, err := user.Current(); err == nil {
+		h.User = u.Username
+	} else {
+		h.User = strconv.Itoa(os.Getuid())
+	}
+	h.Host, _ = os.Hostname() // a host without a name is told apart by its boot
+	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		h.BootID = strings.TrimSpace(string(b))
+	}
+	return h
 }
 
 // String names the holder for a human.

@@ -133,6 +133,34 @@ func (s *Site) forget() error {
 	return nil
 }
 
+// RunName names a run of a procedure, for its directory: names sort by when they
+// began.
+func RunName(began time.Time, p Procedure) string {
+	verb, _, _ := strings.Cut(strings.ReplaceAll(p.String(), ":", "-"), " ")
+	if s := SubjectsOf(p); len(s) == 1 {
+		verb += "-" + strings.ReplaceAll(strings.ReplaceAll(s[0], "/", "-"), " ", "-")
+	}
+	return began.UTC().Format("20060102T150405.000Z") + "-" + verb
+}
+
+// BeginRun opens the journal of a run, and lets runs/latest point to it.
+func (s *Site) BeginRun(run string) (*FileJournal, error) {
+	dir := filepath.Join(s.RunsDir(), run)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keep a journal beside the inventory: %w", err)
+	}
+	file, err := OpenJournal(filepath.Join(dir, "journal.jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	// The link is a convenience: without it the directories still sort by time.
+	fresh := filepath.Join(dir, "latest")
+	if os.Symlink(run, fresh) == nil {
+		_ = os.Rename(fresh, filepath.Join(s.RunsDir(), "latest"))
+	}
+	return file, nil
+}
+
 // RunsDir is where the journals of runs are kept, one directory each.
 func (s *Site) RunsDir() string { return filepath.Join(s.State, "runs") }
 

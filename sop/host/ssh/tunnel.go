@@ -8,12 +8,52 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etcdrill/etcdrill/sop/host"
+	"github.com/etcdrill/etcdrill/sop/inventory"
 )
+
+// Through gives a way to addresses by the connections to hosts: that of the host
+// which the address names, else, for one that is none of them or that ssh does not
+// reach, that of another. All are made at once, before the first is needed.
+func (c *Client) Through(ctx context.Context, hosts []inventory.Host) func(ctx context.Context, address string) (net.Conn, error) {
+	var machines []*Machine
+	var wg sync.WaitGroup
+	for _, h := range hosts {
+		if spec, err := SpecOf(h); err == nil { // else a look says what is wrong
+			m := c.Host(spec)
+			machines = append(machines, m)
+			wg.Go(func() { m.Connect(ctx) })
+		}
+	}
+	wg.Wait()
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		name, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		named := func(m *Machine) bool { return m.Name() == name }
+		own := slices.Concat(slices.DeleteFunc(slices.Clone(machines), func(m *Machine) bool { return !named(m) }),
+			slices.DeleteFunc(slices.Clone(machines), named))
+		err = errors.New("there is no host to go through")
+		for _, m := range own {
+			conn, merr := m.DialContext(ctx, address)
+			if merr == nil {
+				return conn, nil
+			}
+			if err = merr; !errors.Is(err, host.ErrUnreachable) || ctx.Err() != nil {
+				break
+			}
+		}
+		return nil, err
+	}
+}
 
 // DialContext connects to an address as the host sees it, through the connection
 // that there is. Whether something listens there is heard only when the first
