@@ -53,6 +53,7 @@ func benchmarks() []benchmark {
 		{[]string{"LabThroughput", "LabRecording"}, throughputRound},
 		{[]string{"CreateCluster", "AddMember", "RemoveFollower", "RollingRestart", "RemoveLeader"}, memberRound},
 		{[]string{"Migrate"}, migrateRound},
+		{[]string{"MigrateData"}, migrateDataRound},
 		{[]string{"Upgrade"}, upgradeRound},
 		{[]string{"Drill"}, drillRound},
 	}
@@ -78,6 +79,9 @@ type benchmark struct {
 //	Migrate         from three hosts to three others, all of it; times-etcd is
 //	                that against what was spent waiting for nothing but etcd, its
 //	                HealthInterval first of all: the least that this order can take
+//	MigrateData     the same with 1 GiB in it; copies-s is what copying that three
+//	                times over the same switch takes, and times-copies how many times
+//	                that it took beyond the median of Migrate in the same run
 //	others          the procedure, without the wait for etcd's HealthInterval,
 //	                which is health-wait-s
 //

@@ -389,6 +389,11 @@ func TestDraw(t *testing.T) {
 		require.NotEmpty(t, s.Strikes)
 	}
 	require.NotEqual(t, draw(7, 1).Source(), draw(8, 1).Source())
+	for i, s := range swarms(7) {
+		require.NoError(t, s.Check(), "%s", s.Source())
+		require.Equal(t, s.Source(), swarms(7)[i].Source())
+		require.NotEqual(t, s.Source(), swarms(8)[i].Source())
+	}
 }
 
 // --- reports ---

@@ -21,7 +21,7 @@ func TestStory(t *testing.T) {
 		t.Skip("NOT TESTED: the stories under PostgreSQL are told with -stories")
 	}
 	t.Parallel()
-	for _, tale := range []scenarios.Tale{scenarios.Membership(), scenarios.Renewal()} {
+	for _, tale := range []scenarios.Tale{scenarios.Membership(), scenarios.Trust(), scenarios.Renewal()} {
 		t.Run(tale.Name, func(t *testing.T) { tell(t, tale) })
 	}
 }

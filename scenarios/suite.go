@@ -424,10 +424,10 @@ func (s Scenario) sentence() string {
 	return strings.Join(append(words, s.Ending.String()), "; ")
 }
 
-// All are all scenarios: the rows, those of the kill sweep, and those of a walk
-// from the seed that the pattern names.
+// All are all scenarios: the rows, those of the kill sweep, those under a swarm that
+// the seed draws, and those of a walk from the seed that the pattern names.
 func All(pattern string, seed int64) ([]Scenario, error) {
-	all := slices.Concat(Rows(), sweep())
+	all := slices.Concat(Rows(), sweep(), swarms(seed))
 	for _, p := range strings.Split(pattern, ",") {
 		var n int
 		if _, err := fmt.Sscanf(p, "walk-%d", &n); err == nil {

@@ -142,11 +142,13 @@ func vipOf(path string) (netip.Prefix, error) {
 // and judges what is left.
 func (t *teller) underLoad(ctx context.Context, fail func(error) error) error {
 	s := t.stage
-	config, err := clientTLS(t.pki())
-	if err != nil {
-		return fail(err)
+	t.dial = func(ctx context.Context, endpoint string) (workload.Etcd, error) {
+		config, err := clientTLS(t.pki()) // of the CA that signs now
+		if err != nil {
+			return nil, err
+		}
+		return workload.Dialer{TLS: config}.Dial(ctx, endpoint)
 	}
-	t.dial = workload.Dialer{TLS: config}.Dial
 	rows, err := t.trio.Load(ctx, postgres.LoadSpec{})
 	if err != nil {
 		return fail(err)
@@ -205,14 +207,15 @@ func (t *teller) underLoad(ctx context.Context, fail func(error) error) error {
 const followEndpoints = time.Second
 
 // following lets the clients of etcd go by what Patroni's file names, as others do
-// who are told of a change: they move over when it is made. The function that it
-// gives ends it.
+// who are told of a change: they move over when it is made, and come with another
+// identity when the CA is another. The function that it gives ends it.
 func (t *teller) following(ctx context.Context, load *workload.Load) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		var last []string
+		var trusted []byte
 		for pause(ctx, followEndpoints) == nil {
 			all, err := t.trio.Listed(ctx)
 			if err != nil {
@@ -222,10 +225,14 @@ func (t *teller) following(ctx context.Context, load *workload.Load) (end func()
 			for _, member := range all[t.trio.Instances()[0]].Patroni {
 				now = append(now, "https://"+member)
 			}
-			if last != nil && !slices.Equal(now, last) {
+			ca, err := os.ReadFile(t.pki().CACertPath())
+			if err != nil {
+				continue
+			}
+			if last != nil && !(slices.Equal(now, last) && bytes.Equal(ca, trusted)) {
 				load.UseEndpoints(now)
 			}
-			last = now
+			last, trusted = now, ca
 		}
 	}()
 	return func() {

@@ -34,14 +34,13 @@ func walk(ctx context.Context, spec SuiteSpec) (SuiteResult, error) {
 	return res, spec.tell(ctx, &res)
 }
 
-// draw makes the n-th scenario of a walk: a procedure, after others that are
-// not hurt, and up to three strikes, with the operator among the victims as
-// often as not.
+// draw makes the n-th scenario of a walk: a procedure, after others that are not
+// hurt, and a swarm.
 func draw(seed int64, n int) Scenario {
 	random := rand.New(rand.NewPCG(uint64(seed), uint64(n)))
 	sc := Scenario{Name: fmt.Sprintf("walk-%d", n), Suites: []string{"soak"}, Tier: Soak, Start: grows()}
 	var steps []string
-	switch random.IntN(4) {
+	switch random.IntN(8) {
 	case 0:
 		sc.Procedure = addSpare
 		steps = []string{"add as learner", "start etcd", "promote to voter", "refresh"}
@@ -52,15 +51,55 @@ func draw(seed int64, n int) Scenario {
 	case 2:
 		sc.Procedure = removeThird
 		steps = []string{"refresh", "remove member", "set aside"}
+	case 3:
+		sc.Procedure = "replaceMember LEADER " + spare
+		steps = []string{"add as learner", "promote to voter", "hand over the leadership", "remove member"}
+	case 4:
+		sc.Start, sc.Procedure = moves(), toSpares
+		steps = stepsOfMove()
+	case 5:
+		sc.Procedure = "moveLeader"
+		steps = []string{"hand over the leadership"}
+	case 6:
+		sc.Start, sc.Procedure = Start{Waste: 8}, "defrag -least=1MiB"
+		steps = []string{"defragment"}
 	default:
 		sc.Procedure = "restart"
 		steps = []string{"restart etcd"}
 	}
-	moments := []func(string) At{before, recorded, answered, after}
+	return sc.swarmed(random, steps)
+}
+
+// stepsOfMove are the steps of a migration at which a swarm strikes.
+func stepsOfMove() []string {
+	return []string{"add as learner", "start etcd", "promote to voter", "refresh", "hand over the leadership", "remove member", "set aside"}
+}
+
+// swarms are moves of a whole cluster, each under a swarm that the seed draws.
+func swarms(seed int64) []Scenario {
+	var all []Scenario
+	for n := range 3 {
+		sc := Scenario{Name: fmt.Sprintf("migrate-under-swarm-%d", n+1), Suites: []string{"migration", "operator"}, Tier: Nightly, Start: moves(), Procedure: toSpares}
+		all = append(all, sc.swarmed(rand.New(rand.NewPCG(uint64(seedOf(seed, sc.Name)), 3)), stepsOfMove()))
+	}
+	return all
+}
+
+// swarmed draws up to three strikes at any of these steps, with the operator among
+// the victims as often as not. Some may never strike: a step may not be needed.
+func (s Scenario) swarmed(random *rand.Rand, steps []string) Scenario {
+	states := []func(string) At{before, recorded, answered, after}
+	moment := func() At {
+		at := states[random.IntN(len(states))](steps[random.IntN(len(steps))])
+		if s.Procedure == toSpares { // most of them come three times
+			at = at.nth(1 + random.IntN(3))
+		}
+		return at
+	}
 	someone := []fault.Role{fault.Leader, fault.Follower}
 	who := func() fault.Role { return someone[random.IntN(len(someone))] }
 	for range 1 + random.IntN(3) {
-		moment := moments[random.IntN(len(moments))](steps[random.IntN(len(steps))])
+		at := moment()
 		var f fault.Fault
 		switch random.IntN(8) {
 		case 0:
@@ -80,14 +119,13 @@ func draw(seed int64, n int) Scenario {
 		default:
 			f = fault.Bridge()
 		}
-		sc.Strikes = append(sc.Strikes, Strike{At: moment, Fault: f, For: time.Second + time.Duration(random.IntN(2000))*time.Millisecond})
+		s.Strikes = append(s.Strikes, Strike{At: at, Fault: f, For: time.Second + time.Duration(random.IntN(2000))*time.Millisecond})
 	}
-	sc.Ending = survives(sameAgain)
+	s.Ending = survives(sameAgain)
 	if random.IntN(2) == 0 {
-		moment := moments[random.IntN(len(moments))](steps[random.IntN(len(steps))])
-		sc.Strikes = append(sc.Strikes, Strike{At: moment, Fault: fault.KillOperator()})
-		sc.Ending.MayDie = true
+		s.Strikes = append(s.Strikes, Strike{At: moment(), Fault: fault.KillOperator()})
+		s.Ending.MayDie = true
 	}
-	sc.Free = true
-	return sc
+	s.Free = true
+	return s
 }
