@@ -40,11 +40,11 @@ func (a Access) Dialer() Dialer {
 			}
 		}
 		settings := clientv3.Config{TLS: config, DialTimeout: 2 * time.Second, DialOptions: append(slices.Clone(a.Options),
-			// A member that comes back is noticed soon; the standard is to look
-			// away for up to two minutes. One that starts listens some time
-			// before it answers.
+			// A member that comes back is noticed soon: what waits for it is each
+			// step that restarts one. The standard is to look away for up to two
+			// minutes. One that starts listens some time before it answers.
 			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
-				Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}}),
+				Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 200 * time.Millisecond}}),
 		)}
 		c, err := DialMember(settings, endpoint, a.Way)
 		if err != nil || a.Password == "" {

@@ -154,7 +154,7 @@ func address(s string) error {
 }
 
 func benchmark(name string) error {
-	all := []string{"LabUp", "LabThroughput", "LabRecording", "CreateCluster", "AddMember", "RemoveFollower", "ReloadRestart", "RollingRestart", "RemoveLeader", "Migrate", "Upgrade", "Drill"}
+	all := []string{"LabUp", "LabThroughput", "LabRecording", "CreateCluster", "AddMember", "RemoveFollower", "ReloadRestart", "RollingRestart", "RemoveLeader", "Migrate", "MigrateData", "Upgrade", "Drill"}
 	if slices.Contains(all, name) {
 		return nil
 	}
