@@ -213,7 +213,7 @@ func (p *player) rows(ctx context.Context, s *stage) ([]row, error) {
 	s.hurt = p.striker.faults
 	p.striker.ground.Disks = sc.Start.Disks && (s.rig.Lab == nil || baddisk.Possible() == nil)
 	p.striker.ground.Points = sc.Start.Points && s.rig.Lab != nil
-	p.striker.watches = watches(plainVerb(sc.Procedure))
+	p.striker.watches, p.striker.byLot = watches(plainVerb(sc.Procedure)), sc.Free
 	if err := p.striker.probe(); err != nil {
 		if errors.Is(err, errors.ErrUnsupported) {
 			p.skip = err

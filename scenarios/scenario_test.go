@@ -393,7 +393,10 @@ func TestDraw(t *testing.T) {
 		require.NoError(t, s.Check(), "%s", s.Source())
 		require.Equal(t, s.Source(), swarms(7)[i].Source())
 		require.NotEqual(t, s.Source(), swarms(8)[i].Source())
+		// The command that plays it again names the seed that it was played with.
+		require.Equal(t, swarms(8)[i].Source(), s.drawn(8).Source())
 	}
+	require.Equal(t, draw(7, 1).Source(), draw(7, 1).drawn(8).Source(), "a walk's own are drawn by number")
 }
 
 // --- reports ---

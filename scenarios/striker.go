@@ -24,6 +24,7 @@ type striker struct {
 	watches []Watch
 	stage   *stage
 	subject string
+	byLot   bool // who is to be struck may not be there
 
 	mu      sync.Mutex
 	counted map[string]int // how often a moment came: by state and title
@@ -160,6 +161,10 @@ func (k *striker) strike(ctx context.Context, p *pending, m Moment) error {
 	p.role = strings.Join(roles, ", ")
 	var err error
 	p.wound, err = fault.Strike(ctx, k.ground, p.Fault)
+	if k.byLot && errors.Is(err, fault.ErrNoRole) {
+		p.struck, p.dead = false, true
+		return nil
+	}
 	p.passingNow = p.Fault.Band() != fault.Operator
 	if err != nil {
 		p.dead = true

@@ -173,7 +173,8 @@ func (spec SuiteSpec) playAll(ctx context.Context, picked []Scenario, began time
 	count := max(spec.Count, 1)
 	var all []*act
 	for i := range len(picked) * count {
-		all = append(all, &act{sc: picked[i/count], seed: spec.Seed + int64(i%count), sweeps: picked[i/count].Sweep != nil && i%count == 0})
+		seed := spec.Seed + int64(i%count)
+		all = append(all, &act{sc: picked[i/count].drawn(seed), seed: seed, sweeps: picked[i/count].Sweep != nil && i%count == 0})
 	}
 	q := &queue{waiting: inTurn(all), total: len(all)}
 	q.changed.L = &q.mu

@@ -85,6 +85,17 @@ func swarms(seed int64) []Scenario {
 	return all
 }
 
+// drawn is the scenario as a seed has it: of a swarm, another seed strikes otherwise.
+func (s Scenario) drawn(seed int64) Scenario {
+	for _, d := range swarms(seed) {
+		if d.Name == s.Name {
+			d.Mutant = s.Mutant
+			return d
+		}
+	}
+	return s
+}
+
 // swarmed draws up to three strikes at any of these steps, with the operator among
 // the victims as often as not. Some may never strike: a step may not be needed.
 func (s Scenario) swarmed(random *rand.Rand, steps []string) Scenario {
