@@ -12,10 +12,10 @@ import (
 	"github.com/etcdrill/etcdrill/sop"
 )
 
-// KillPoints are for those who hurt operators: this process dies by SIGKILL at a
-// point of their choice, its number in decimal, and writes a line of JSON for each
-// that it comes to into a file. Empty is none of either; nil is returned for none of
-// both. What cannot be written down is told.
+// KillPoints are for those who hurt operators. What it gives kills this process by
+// SIGKILL at the point with the number at, and adds a line of JSON to the file at path
+// for each point that it comes to. Either may be empty; where both are, it gives nil.
+// What cannot be written is told.
 func KillPoints(at, path string, tell io.Writer) (func(sop.Point), error) {
 	if at == "" && path == "" {
 		return nil, nil
