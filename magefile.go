@@ -868,7 +868,7 @@ func clientEnv(ctx context.Context, o options, check bool) error {
 	}
 	fmt.Fprint(os.Stderr, sop.Header(v, g.place))
 	if check {
-		g.site.Self.Run = g.began.UTC().Format("20060102T150405.000Z") + "-clientEnv"
+		g.site.Self.Run = sop.RunStamp(g.began) + "-clientEnv"
 		told, err := g.site.CheckClient(ctx, v)
 		for _, s := range told {
 			fmt.Println(s)

@@ -291,16 +291,18 @@ func memberRows(context.Context, *stage) ([]row, error) {
 	}, nil
 }
 
-// load is what the clients do.
-func (b *bench) load() workload.Profile { return workload.Profile{Rate: b.spec.Rate} }
+// play plays rows on the built-in inventory, on a rig that is as given where that
+// matters, and wants a pass.
+func (b *bench) play(ctx context.Context, rows func(context.Context, *stage) ([]row, error), rig RigSpec) (Summary, error) {
+	rig.Root, rig.Executable, rig.Seed = b.spec.Root, b.spec.Executable, b.seed
+	rig.Inventory, rig.Spares = BuiltIn()
+	sum, err := perform(ctx, show{name: "benchmark", seed: b.seed, out: b.spec.Out, report: io.Discard, rows: rows, profile: workload.Profile{Rate: b.spec.Rate}, rig: rig})
+	return sum, b.passed(sum, err)
+}
 
 func memberRound(ctx context.Context, b *bench) error {
-	inventory, spares := BuiltIn()
-	sum, err := perform(ctx, show{
-		name: "benchmark", seed: b.seed, out: b.spec.Out, report: io.Discard, rows: memberRows, profile: b.load(),
-		rig: RigSpec{Root: b.spec.Root, Executable: b.spec.Executable, Inventory: inventory, Spares: spares, Seed: b.seed},
-	})
-	if err := b.passed(sum, err); err != nil {
+	sum, err := b.play(ctx, memberRows, RigSpec{})
+	if err != nil {
 		return err
 	}
 	for _, p := range sum.Procedures {
@@ -322,12 +324,8 @@ func migrateRows(context.Context, *stage) ([]row, error) {
 }
 
 func migrateRound(ctx context.Context, b *bench) error {
-	inventory, spares := BuiltIn()
-	sum, err := perform(ctx, show{
-		name: "benchmark", seed: b.seed, out: b.spec.Out, report: io.Discard, rows: migrateRows, profile: b.load(),
-		rig: RigSpec{Root: b.spec.Root, Executable: b.spec.Executable, Inventory: inventory, Spares: spares, Seed: b.seed},
-	})
-	if err := b.passed(sum, err); err != nil {
+	sum, err := b.play(ctx, migrateRows, RigSpec{})
+	if err != nil {
 		return err
 	}
 	for _, p := range sum.Procedures {
@@ -357,12 +355,8 @@ func upgradeRound(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	inventory, spares := BuiltIn()
-	sum, err := perform(ctx, show{
-		name: "benchmark", seed: b.seed, out: b.spec.Out, report: io.Discard, rows: upgradeBenchRows, profile: b.load(),
-		rig: RigSpec{Root: b.spec.Root, Executable: b.spec.Executable, Inventory: inventory, Spares: spares, Seed: b.seed, Version: "3.5.35", Versions: versions},
-	})
-	if err := b.passed(sum, err); err != nil {
+	sum, err := b.play(ctx, upgradeBenchRows, RigSpec{Version: "3.5.35", Versions: versions})
+	if err != nil {
 		return err
 	}
 	all := Procedure{UnderLoad: true}

@@ -8,9 +8,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
-
-	"github.com/etcdrill/etcdrill/lab/embedded"
-	"github.com/etcdrill/etcdrill/lab/workload"
 )
 
 const (
@@ -35,12 +32,8 @@ func migrateDataRound(ctx context.Context, b *bench) error {
 				}},
 		}, nil
 	}
-	inventory, spares := BuiltIn()
-	sum, err := perform(ctx, show{
-		name: "benchmark", seed: b.seed, out: b.spec.Out, report: io.Discard, rows: rows, profile: b.load(),
-		rig: RigSpec{Root: b.spec.Root, Executable: b.spec.Executable, Inventory: inventory, Spares: spares, Seed: b.seed},
-	})
-	if err := b.passed(sum, err); err != nil {
+	sum, err := b.play(ctx, rows, RigSpec{})
+	if err != nil {
 		return err
 	}
 	p := sum.Procedures[1]
@@ -60,17 +53,13 @@ func migrateDataRound(ctx context.Context, b *bench) error {
 
 // fillWith writes so many bytes that no two values share.
 func (s *stage) fillWith(ctx context.Context, bytes int) error {
-	dial, err := s.rig.Dial(embedded.Client)
-	if err != nil {
-		return err
-	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var fillers sync.WaitGroup
 	errs := make([]error, dataFillers)
 	for i := range dataFillers {
 		fillers.Go(func() {
-			if errs[i] = s.fillPart(ctx, dial, i, bytes/dataValue); errs[i] != nil {
+			if errs[i] = s.fillPart(ctx, i, bytes/dataValue); errs[i] != nil {
 				stop()
 			}
 		})
@@ -79,8 +68,8 @@ func (s *stage) fillWith(ctx context.Context, bytes int) error {
 	return errors.Join(errs...)
 }
 
-func (s *stage) fillPart(ctx context.Context, dial workload.Dial, part, values int) error {
-	etcd, err := dial(ctx, Endpoints(s.intended...)[part%len(s.intended)])
+func (s *stage) fillPart(ctx context.Context, part, values int) error {
+	etcd, err := s.rig.member(ctx, s.intended[part%len(s.intended)])
 	if err != nil {
 		return fmt.Errorf("fill: %w", err)
 	}

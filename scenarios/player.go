@@ -88,6 +88,7 @@ func loadOfScenario() workload.Profile {
 // Play plays a scenario on a lab of its own. What went wrong is in the result.
 func Play(ctx context.Context, sc Scenario, spec PlaySpec) Result {
 	began := time.Now()
+	sc = sc.drawn(spec.Seed)
 	r := Result{Scenario: sc, Seed: spec.Seed, Verdict: Skipped}
 	if spec.Stand != nil {
 		r.lab = " -lab=container"
@@ -394,7 +395,7 @@ func (p *player) ended(ctx context.Context, s *stage) {
 	if err := p.striker.end(ctx, true); err != nil {
 		s.summary.blame(s.causeOf(ctx, Infra), "%v", err)
 	}
-	if v, why := p.striker.account(p.sc.Free); v != Pass {
+	if v, why := p.striker.account(); v != Pass {
 		s.summary.blame(v, "%s", why)
 	}
 	_ = p.striker.close()

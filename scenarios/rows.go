@@ -253,6 +253,9 @@ func migrationRows() []Scenario {
 	const leftBehind = "not to the new members: " + infraOfScenario + " (1 connection)"
 	says := func(e Ending, words string) Ending { e.Says = words; return e }
 	and := func(more ...string) []string { return append(more, suite...) }
+	swarm := func(name string) Scenario {
+		return Scenario{Name: name, Suites: and("operator"), Tier: Nightly, Start: moves(), Procedure: toSpares, Swarm: stepsOfMove(), Ending: survives(sameAgain)}
+	}
 	return []Scenario{
 		{Name: "migrate", Suites: suite, Tier: Smoke, Start: moves(), Procedure: toSpares, Ending: completes()},
 		{Name: "migrate-and-keep-one", Suites: suite, Tier: Nightly, Start: moves(), Procedure: toOthers, Ending: completes()},
@@ -288,6 +291,7 @@ func migrationRows() []Scenario {
 			Procedure: toSpares + " -stale=refuse", Ending: stops(leftBehind, sameAgain), Inspections: []Inspection{staleAre(true)}},
 		{Name: "migrate-leaves-stale-clients-behind", Suites: and("reload"), Tier: Nightly, Start: stale,
 			Procedure: toSpares + " -stale=ignore", Ending: says(completes(), leftBehind), Inspections: []Inspection{staleAre(false)}},
+		swarm("migrate-under-swarm-1"), swarm("migrate-under-swarm-2"), swarm("migrate-under-swarm-3"),
 		{Name: "migrate-to-the-same", Suites: and("safeguard"), Tier: PR, Procedure: "migrate 10.10.10.12,10.10.10.10,10.10.10.11", Ending: refuses("new-hosts")},
 		{Name: "migrate-to-one-twice", Suites: and("safeguard"), Tier: PR, Start: moves(), Procedure: "migrate 10.10.10.13,10.10.10.14,10.10.10.13", Ending: refuses("valid-hosts")},
 		{Name: "migrate-to-too-few", Suites: and("safeguard"), Tier: PR, Start: moves(), Procedure: "migrate 10.10.10.13", Ending: refuses("enough-hosts")},

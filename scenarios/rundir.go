@@ -38,7 +38,7 @@ func makeRunDir(below string, now time.Time) (runDir, error) {
 		return "", fmt.Errorf("make directory of the run: %w", err)
 	}
 	for {
-		name := now.UTC().Format("20060102T150405.000Z")
+		name := sop.RunStamp(now)
 		dir := filepath.Join(runs, name)
 		err := os.Mkdir(dir, 0o755)
 		if errors.Is(err, fs.ErrExist) {

@@ -36,6 +36,8 @@ type Scenario struct {
 	// Patience is how long its operators wait for a leader, where a strike sees to
 	// it that there is none to come; as long as anybody's when 0.
 	Patience time.Duration
+	// Swarm are the steps at which more strikes fall, which the seed draws.
+	Swarm []string
 	// Sweep plays it once for each kill point as well.
 	Sweep *Sweep
 	// Pending says what is missing, for a row that cannot be played yet.

@@ -24,7 +24,7 @@ type striker struct {
 	watches []Watch
 	stage   *stage
 	subject string
-	byLot   bool // who is to be struck may not be there
+	byLot   bool // a strike may never come to pass, never bite, or find nobody
 
 	mu      sync.Mutex
 	counted map[string]int // how often a moment came: by state and title
@@ -213,7 +213,7 @@ func (k *striker) end(ctx context.Context, all bool) error {
 
 // account judges the strikes: one that never struck, or never bit, proves
 // nothing.
-func (k *striker) account(free bool) (Verdict, string) {
+func (k *striker) account() (Verdict, string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch k.verdict {
@@ -225,7 +225,7 @@ func (k *striker) account(free bool) (Verdict, string) {
 	}
 	for _, p := range k.strikes {
 		switch {
-		case free, p.Perhaps && !p.struck:
+		case k.byLot, p.Perhaps && !p.struck:
 		case !p.struck:
 			return Unknown, fmt.Sprintf("%s never struck: there was no moment %s; there were %s", p.Fault, p.At, k.moments())
 		case p.bit != nil:

@@ -140,7 +140,7 @@ func withoutTwins(picked []Scenario) (left []Scenario, twins []string) {
 // twin says whether a scenario, and that of a sweep without its points, are the
 // same but for their names.
 func (s Scenario) twin(t Scenario) bool {
-	if s.Sweep != nil || len(s.Strikes)+len(t.Strikes)+len(s.Inspections)+len(t.Inspections) > 0 {
+	if s.Sweep != nil || len(s.Swarm)+len(s.Strikes)+len(t.Strikes)+len(s.Inspections)+len(t.Inspections) > 0 {
 		return false
 	}
 	return s.Procedure == t.Procedure && s.Quiet == t.Quiet && s.Mutant == t.Mutant &&
@@ -173,8 +173,7 @@ func (spec SuiteSpec) playAll(ctx context.Context, picked []Scenario, began time
 	count := max(spec.Count, 1)
 	var all []*act
 	for i := range len(picked) * count {
-		seed := spec.Seed + int64(i%count)
-		all = append(all, &act{sc: picked[i/count].drawn(seed), seed: seed, sweeps: picked[i/count].Sweep != nil && i%count == 0})
+		all = append(all, &act{sc: picked[i/count], seed: spec.Seed + int64(i%count), sweeps: picked[i/count].Sweep != nil && i%count == 0})
 	}
 	q := &queue{waiting: inTurn(all), total: len(all)}
 	q.changed.L = &q.mu
@@ -419,16 +418,19 @@ func (s Scenario) sentence() string {
 		}
 		words = append(words, w)
 	}
+	if len(s.Swarm) > 0 {
+		words = append(words, "strikes that the seed draws")
+	}
 	if s.Mutant != "" {
 		words = append(words, "by an operator who "+s.Mutant)
 	}
 	return strings.Join(append(words, s.Ending.String()), "; ")
 }
 
-// All are all scenarios: the rows, those of the kill sweep, those under a swarm that
-// the seed draws, and those of a walk from the seed that the pattern names.
+// All are all scenarios: the rows, those of the kill sweep, and those of a walk
+// from the seed that the pattern names.
 func All(pattern string, seed int64) ([]Scenario, error) {
-	all := slices.Concat(Rows(), sweep(), swarms(seed))
+	all := slices.Concat(Rows(), sweep())
 	for _, p := range strings.Split(pattern, ",") {
 		var n int
 		if _, err := fmt.Sscanf(p, "walk-%d", &n); err == nil {

@@ -75,25 +75,14 @@ func stepsOfMove() []string {
 	return []string{"add as learner", "start etcd", "promote to voter", "refresh", "hand over the leadership", "remove member", "set aside"}
 }
 
-// swarms are moves of a whole cluster, each under a swarm that the seed draws.
-func swarms(seed int64) []Scenario {
-	var all []Scenario
-	for n := range 3 {
-		sc := Scenario{Name: fmt.Sprintf("migrate-under-swarm-%d", n+1), Suites: []string{"migration", "operator"}, Tier: Nightly, Start: moves(), Procedure: toSpares}
-		all = append(all, sc.swarmed(rand.New(rand.NewPCG(uint64(seedOf(seed, sc.Name)), 3)), stepsOfMove()))
-	}
-	return all
-}
-
-// drawn is the scenario as a seed has it: of a swarm, another seed strikes otherwise.
+// drawn is the scenario with the swarm that a seed draws for it, where it has one.
 func (s Scenario) drawn(seed int64) Scenario {
-	for _, d := range swarms(seed) {
-		if d.Name == s.Name {
-			d.Mutant = s.Mutant
-			return d
-		}
+	steps := s.Swarm
+	if len(steps) == 0 {
+		return s
 	}
-	return s
+	s.Swarm = nil
+	return s.swarmed(rand.New(rand.NewPCG(uint64(seedOf(seed, s.Name)), 3)), steps)
 }
 
 // swarmed draws up to three strikes at any of these steps, with the operator among

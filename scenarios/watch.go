@@ -269,11 +269,16 @@ func hostDoesNotLead(ctx context.Context, s *stage, m Moment, _ string) error {
 
 // allAnswer: nothing is restarted while a member does not answer yet.
 func allAnswer(ctx context.Context, s *stage, _ Moment, _ string) error {
+	return s.answer(ctx, s.intended)
+}
+
+// answer: these members answer and follow a leader.
+func (s *stage) answer(ctx context.Context, hosts []string) error {
 	dial, err := s.rig.Dial(embedded.Client)
 	if err != nil {
 		return err
 	}
-	for _, h := range s.intended {
+	for _, h := range hosts {
 		if leader, err := s.follows(ctx, dial, h); err != nil || leader == 0 {
 			return fmt.Errorf("the member on %s does not answer, and the next is about to be restarted: %v", h, err)
 		}
@@ -286,17 +291,9 @@ func allAnswer(ctx context.Context, s *stage, _ Moment, _ string) error {
 func restartedAnswer() func(ctx context.Context, s *stage, m Moment, subject string) error {
 	var restarted []string
 	return func(ctx context.Context, s *stage, m Moment, _ string) error {
-		dial, err := s.rig.Dial(embedded.Client)
-		if err != nil {
+		restarted = slices.DeleteFunc(restarted, func(h string) bool { return h == m.Host })
+		if err := s.answer(ctx, restarted); err != nil {
 			return err
-		}
-		for _, h := range restarted {
-			if h == m.Host {
-				continue
-			}
-			if leader, err := s.follows(ctx, dial, h); err != nil || leader == 0 {
-				return fmt.Errorf("the member on %s was restarted and does not answer, and that on %s is about to be: %v", h, m.Host, err)
-			}
 		}
 		restarted = append(restarted, m.Host)
 		return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -65,11 +66,11 @@ func (a Access) Dialer() Dialer {
 
 // identity asks for the identity until there is one, one caller at a time.
 func (a Access) identity() func() (*tls.Config, error) {
+	var mu sync.Mutex
 	var known *tls.Config
-	ask := make(chan struct{}, 1)
 	return func() (*tls.Config, error) {
-		ask <- struct{}{}
-		defer func() { <-ask }()
+		mu.Lock()
+		defer mu.Unlock()
 		if known != nil {
 			return known, nil
 		}

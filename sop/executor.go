@@ -444,7 +444,7 @@ func (s *Site) saveSnapshot(ctx context.Context, a SaveSnapshot, v View) (string
 		if err := os.MkdirAll(s.snapshotsDir(), 0o700); err != nil {
 			return "", fmt.Errorf("save snapshot: %w", err)
 		}
-		path = filepath.Join(s.snapshotsDir(), s.Now().UTC().Format("20060102T150405.000Z")+".db")
+		path = filepath.Join(s.snapshotsDir(), RunStamp(s.Now())+".db")
 	}
 	look := v.LookOf(from.ID)
 	c, err := s.conn(ctx, look.Endpoint)
@@ -473,7 +473,7 @@ func (s *Site) recordSnapshot(saved Saved, path string, elsewhere bool) (string,
 	if elsewhere {
 		// The collection knows of it too: it is as good as one of its own.
 		if err := os.MkdirAll(s.snapshotsDir(), 0o700); err == nil {
-			name := s.Now().UTC().Format("20060102T150405.000Z") + ".elsewhere.json"
+			name := RunStamp(s.Now()) + ".elsewhere.json"
 			if abs, err := filepath.Abs(path); err == nil {
 				saved.Path = abs
 				if b, err := json.MarshalIndent(saved, "", "  "); err == nil {

@@ -138,10 +138,13 @@ func (s *Site) forget() error {
 func RunName(began time.Time, p Procedure) string {
 	verb, _, _ := strings.Cut(strings.ReplaceAll(p.String(), ":", "-"), " ")
 	if s := SubjectsOf(p); len(s) == 1 {
-		verb += "-" + strings.ReplaceAll(strings.ReplaceAll(s[0], "/", "-"), " ", "-")
+		verb += "-" + strings.NewReplacer("/", "-", " ", "-").Replace(s[0])
 	}
-	return began.UTC().Format("20060102T150405.000Z") + "-" + verb
+	return RunStamp(began) + "-" + verb
 }
+
+// RunStamp is a moment as the names of runs and snapshots have it, which sort by it.
+func RunStamp(t time.Time) string { return t.UTC().Format("20060102T150405.000Z") }
 
 // BeginRun opens the journal of a run, and lets runs/latest point to it.
 func (s *Site) BeginRun(run string) (*FileJournal, error) {

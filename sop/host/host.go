@@ -7,7 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"regexp"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // A Host is a machine that can run one member.
@@ -191,6 +194,20 @@ type Binary struct {
 	Path    string
 	Version string // the first word that looks like one: "3.7.3"; empty when there is none
 	Problem string // why Version is empty although the file is there
+}
+
+// aVersion is a word such as 3.7.3, 17.5 or v2.8.0-rc.1.
+var aVersion = regexp.MustCompile(`^v?([0-9]+\.[0-9]+(?:\.[0-9]+)*(?:[-+~][0-9A-Za-z.~+-]+)?)$`)
+
+// VersionIn gives the first word that looks like a version in what a program
+// said of itself; empty when there is none.
+func VersionIn(out string) string {
+	for _, word := range strings.FieldsFunc(out, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("(),;:", r) }) {
+		if found := aVersion.FindStringSubmatch(word); found != nil {
+			return found[1]
+		}
+	}
+	return ""
 }
 
 // AsksVersion is the argument by which a program is asked for its version: etcd's

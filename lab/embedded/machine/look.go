@@ -12,13 +12,11 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-	"unicode"
 
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -280,7 +278,7 @@ func (m *Machine) binary(ctx context.Context, name string) host.Binary {
 		defer cancel()
 		out, err = m.ask(ctx, m.command(roleExec, "/", name, host.AsksVersion(name)))
 	}
-	if b.Version = versionIn(out); b.Version != "" {
+	if b.Version = host.VersionIn(out); b.Version != "" {
 		return b
 	}
 	b.Problem = "it does not tell its version"
@@ -288,20 +286,6 @@ func (m *Machine) binary(ctx context.Context, name string) host.Binary {
 		b.Problem += ": " + err.Error()
 	}
 	return b
-}
-
-// aVersion is a word such as 3.7.3, 17.5 or v2.8.0-rc.1.
-var aVersion = regexp.MustCompile(`^v?([0-9]+\.[0-9]+(?:\.[0-9]+)*(?:[-+~][0-9A-Za-z.~+-]+)?)$`)
-
-// versionIn gives the first word that looks like a version in what a program
-// said of itself; empty when there is none.
-func versionIn(out string) string {
-	for _, word := range strings.FieldsFunc(out, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("(),;:", r) }) {
-		if found := aVersion.FindStringSubmatch(word); found != nil {
-			return found[1]
-		}
-	}
-	return ""
 }
 
 // ask runs a short command on the host and gives what it wrote. The command

@@ -10,12 +10,10 @@ import (
 	"net"
 	"net/netip"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/etcdrill/etcdrill/sop/host"
 )
@@ -759,7 +757,7 @@ func (a *reading) program(i int, word, value string) error {
 		if err != nil {
 			return err
 		}
-		if b.Version = versionIn(string(out)); b.Version == "" {
+		if b.Version = host.VersionIn(string(out)); b.Version == "" {
 			b.Problem = "it does not tell its version"
 			if status != "0" {
 				b.Problem += ": exit status " + status
@@ -788,20 +786,6 @@ func (a *reading) trial(i int, value string) error {
 	n, err := strconv.Atoi(status)
 	a.facts.Trials[i] = host.Tried{Status: n, Said: string(out)}
 	return err
-}
-
-// aVersion is a word such as 3.7.3, 17.5 or v2.8.0-rc.1.
-var aVersion = regexp.MustCompile(`^v?([0-9]+\.[0-9]+(?:\.[0-9]+)*(?:[-+~][0-9A-Za-z.~+-]+)?)$`)
-
-// versionIn gives the first word that looks like a version in what a program
-// said of itself; empty when there is none.
-func versionIn(out string) string {
-	for _, word := range strings.FieldsFunc(out, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("(),;:", r) }) {
-		if found := aVersion.FindStringSubmatch(word); found != nil {
-			return found[1]
-		}
-	}
-	return ""
 }
 
 // said reads the status and the words of something that was tried; empty when it
